@@ -1,0 +1,268 @@
+//! What the engine needs of a broker: a partitioned log with consumer groups, transactions and fencing.
+//!
+//! Three brokers stand behind these traits: [`local`] in memory (tests, simulation), the same on RocksDB (the embedded broker,
+//! in `millstream-rocksdb`), and Apache Kafka.
+
+pub mod local;
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::record::{Offset, Partition, Record, Topic, TopicPartition};
+
+/// A connection to a broker. Cheap to clone or share; every call may be made from any thread.
+pub trait Broker: Send + Sync + 'static {
+    /// The consumer that [`Broker::subscribe`] gives.
+    type Consumer: Consumer;
+    /// The producer that [`Broker::producer`] gives.
+    type Producer: TransactionalProducer;
+    /// The reader that [`Broker::reader`] gives.
+    type Reader: LogReader;
+
+    /// The identity of the cluster: another one means other topics, whatever their names.
+    fn cluster_id(&self) -> Result<String, BrokerError>;
+
+    /// What is known of a topic, or none where there is no such topic.
+    fn describe_topic(&self, topic: &str) -> Result<Option<TopicDescription>, BrokerError>;
+
+    /// Creates a topic. One that exists already with the same number of partitions is left as it is.
+    fn create_topic(&self, topic: &str, settings: &TopicSettings) -> Result<(), BrokerError>;
+
+    /// Where a partition's log starts, and where it ends for a reader of that isolation.
+    fn log_range(&self, partition: &TopicPartition, isolation: Isolation) -> Result<LogRange, BrokerError>;
+
+    /// Deletes the records before `before`, for good. Up to the end of the log at most.
+    fn delete_records(&self, partition: &TopicPartition, before: Offset) -> Result<(), BrokerError>;
+
+    /// The positions a group has committed, in the order asked; none where it has not.
+    fn committed(&self, group: &str, partitions: &[TopicPartition]) -> Result<Vec<Option<CommittedOffset>>, BrokerError>;
+
+    /// Joins a group as a member that consumes these topics.
+    fn subscribe(&self, group: &str, topics: &[Topic]) -> Result<Self::Consumer, BrokerError>;
+
+    /// A producer of that transactional id. Ends an open transaction of its predecessor and fences it: whatever the
+    /// predecessor still tries fails with [`ErrorKind::Fenced`].
+    fn producer(&self, transactional_id: &str) -> Result<Self::Producer, BrokerError>;
+
+    /// Reads committed records of one partition from an offset on, outside any group.
+    fn reader(&self, partition: &TopicPartition, from: Offset) -> Result<Self::Reader, BrokerError>;
+}
+
+/// Which records a reader of a log sees.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Isolation {
+    /// Up to the last stable offset: no record of a transaction that is open.
+    ReadCommitted,
+    /// Up to the high watermark.
+    ReadUncommitted,
+}
+
+/// Where a log starts and ends.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct LogRange {
+    /// The first offset that can still be read.
+    pub start: Offset,
+    /// The offset after the last one.
+    pub end: Offset,
+}
+
+/// What a broker knows of a topic.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TopicDescription {
+    /// The topic's identity: a topic deleted and created again has another.
+    pub id: String,
+    /// How many partitions it has.
+    pub partitions: u32,
+}
+
+/// How a topic is created.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TopicSettings {
+    /// How many partitions.
+    pub partitions: u32,
+    /// Whether only the last record of each key needs to be kept (a changelog).
+    pub compacted: bool,
+    /// How long records are kept by their own timestamp; none is for ever.
+    pub retention: Option<Duration>,
+    /// How many bytes a partition may keep; none is without bound.
+    pub retention_bytes: Option<u64>,
+}
+
+impl TopicSettings {
+    /// A topic that keeps everything until it is deleted.
+    pub fn kept_for_ever(partitions: u32) -> Self {
+        Self { partitions, compacted: false, retention: None, retention_bytes: None }
+    }
+
+    /// A changelog: the last record of each key is kept for ever.
+    pub fn compacted(partitions: u32) -> Self {
+        Self { compacted: true, ..Self::kept_for_ever(partitions) }
+    }
+}
+
+/// A position that a group has committed, with the metadata that lies beside it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct CommittedOffset {
+    /// The offset of the next record to read.
+    pub offset: Offset,
+    /// The metadata string .
+    pub metadata: String,
+}
+
+/// Proof of membership under which partitions were assigned. A commit made with one that is out of date is refused.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct GroupMetadata {
+    /// The group.
+    pub group: Arc<str>,
+    /// The generation in which the partitions were assigned.
+    pub generation: i32,
+    /// The member.
+    pub member: Arc<str>,
+}
+
+/// What a poll brought.
+#[derive(Debug)]
+pub enum Polled<B> {
+    /// Partitions are ours from now on; nothing is fetched until [`Consumer::start`].
+    Assigned {
+        /// The partitions that came.
+        partitions: Vec<TopicPartition>,
+        /// The proof under which everything this member now holds is to be committed.
+        group: GroupMetadata,
+    },
+    /// Partitions are to be given up. They are ours, and may be committed under the group metadata held so far, until the next
+    /// poll.
+    Revoked {
+        /// The partitions that go.
+        partitions: Vec<TopicPartition>,
+    },
+    /// The membership is gone, and all its partitions with it; nothing of theirs can be committed any more. The next poll
+    /// joins again.
+    Lost,
+    /// Records of one partition.
+    Batch(B),
+    /// Nothing came in the time given.
+    Nothing,
+}
+
+/// A member of a consumer group.
+pub trait Consumer: Send {
+    /// A batch of records of one partition.
+    type Batch: FetchedBatch;
+
+    /// Waits for the next event, at most so long.
+    fn poll(&mut self, max_wait: Duration) -> Result<Polled<Self::Batch>, BrokerError>;
+
+    /// Fetches an assigned partition from this position on; also how a position is rewound. What was fetched before and not
+    /// polled is dropped.
+    fn start(&mut self, partition: &TopicPartition, from: Offset) -> Result<(), BrokerError>;
+
+    /// Stops fetching an assigned partition until it is started again.
+    fn pause(&mut self, partition: &TopicPartition) -> Result<(), BrokerError>;
+
+    /// Leaves the group, so that others take over at once.
+    fn leave(&mut self) -> Result<(), BrokerError>;
+}
+
+/// Committed records of one partition, in order.
+pub trait FetchedBatch: Send {
+    /// Where the records come from.
+    fn partition(&self) -> &TopicPartition;
+
+    /// Appends the records, borrowed from this batch.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Stop`] where the bytes of the batch are not what was written.
+    fn records<'a>(&'a self, into: &mut Vec<Record<'a>>) -> Result<(), BrokerError>;
+
+    /// The position after this batch: at least the last record's offset + 1, more where offsets without a record follow.
+    fn next_offset(&self) -> Offset;
+}
+
+/// Reads one partition from an offset to its end.
+pub trait LogReader: Send {
+    /// A batch of records.
+    type Batch: FetchedBatch;
+
+    /// The next batch, or none where nothing came in that time.
+    ///
+    /// # Errors
+    /// [`ErrorKind::OffsetOutOfRange`] where the log starts after the position.
+    fn read(&mut self, max_wait: Duration) -> Result<Option<Self::Batch>, BrokerError>;
+
+    /// The offset of the next record to read. It passes offsets that hold no record.
+    fn position(&self) -> Offset;
+}
+
+/// Sends records and offsets in transactions. All or nothing of a transaction is ever seen by a reader of committed records.
+pub trait TransactionalProducer: Send {
+    /// Begins a transaction.
+    fn begin(&mut self) -> Result<(), BrokerError>;
+
+    /// Sends a record within the transaction.
+    fn send(&mut self, to: &TopicPartition, record: &Record<'_>) -> Result<(), BrokerError>;
+
+    /// Makes positions of the group part of the transaction, fenced by the membership.
+    fn send_offsets(&mut self, group: &GroupMetadata, offsets: &[(TopicPartition, CommittedOffset)]) -> Result<(), BrokerError>;
+
+    /// Commits, and says which offsets the records sent were given.
+    ///
+    /// # Errors
+    /// [`ErrorKind::OutcomeUnknown`]: the transaction may have committed, may do so still, or may not: get a new producer of the
+    /// same transactional id (which settles it) and read back what the group has committed. Every other kind: it did not commit.
+    fn commit(&mut self) -> Result<Delivered, BrokerError>;
+
+    /// Gives the transaction up.
+    fn abort(&mut self) -> Result<(), BrokerError>;
+}
+
+/// The offsets that a committed transaction's records were given: first and last of each partition.
+pub type Delivered = BTreeMap<TopicPartition, (Offset, Offset)>;
+
+/// What the caller of a broker must do about an error.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum ErrorKind {
+    /// Nothing happened; the same call may succeed later.
+    Retry,
+    /// The transaction cannot commit: abort it, go back to the last commit, and go on.
+    AbortTransaction,
+    /// Somebody else has taken over this producer or member: drop it, and all uncommitted work, and join anew.
+    Fenced,
+    /// A commit may or may not have taken place (see [`TransactionalProducer::commit`]).
+    OutcomeUnknown,
+    /// The position lies outside the log.
+    OffsetOutOfRange,
+    /// Going on would be wrong or useless; an operator has to look.
+    Stop,
+}
+
+/// An error of a broker: a kind to act on, and a message for people.
+#[derive(Debug, Clone, thiserror::Error)]
+#[error("{message}")]
+pub struct BrokerError {
+    kind: ErrorKind,
+    message: String,
+}
+
+impl BrokerError {
+    /// An error of that kind. The message names the thing, the reason and the way out.
+    pub fn new(kind: ErrorKind, message: impl Into<String>) -> Self {
+        Self { kind, message: message.into() }
+    }
+
+    /// What the caller must do.
+    pub fn kind(&self) -> ErrorKind {
+        self.kind
+    }
+
+    /// The error for a topic that is not there.
+    pub fn unknown_topic(topic: &str) -> Self {
+        Self::new(ErrorKind::Stop, format!("topic {topic} does not exist"))
+    }
+
+    /// The error for a partition that its topic does not have.
+    pub fn unknown_partition(topic: &str, partition: Partition) -> Self {
+        Self::new(ErrorKind::Stop, format!("topic {topic} has no partition {partition}"))
+    }
+}

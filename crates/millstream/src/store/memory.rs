@@ -1,0 +1,145 @@
+//! A state store in memory: for tests, the simulation and the topology test driver.
+
+use std::collections::{BTreeMap, HashMap};
+use std::ops::{Bound, ControlFlow};
+use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard};
+
+use super::{Space, StateStore, StoreBatch, StoreChange, StoreError, StoreProvider, StoreSnapshot};
+use crate::record::Partition;
+
+type Entries = BTreeMap<Vec<u8>, Vec<u8>>;
+
+#[derive(Debug, Default, Clone)]
+struct Spaces {
+    rows: Entries,
+    meta: Entries,
+}
+
+impl Spaces {
+    fn of(&self, space: Space) -> &Entries {
+        match space {
+            Space::Rows => &self.rows,
+            Space::Meta => &self.meta,
+        }
+    }
+
+    fn of_mut(&mut self, space: Space) -> &mut Entries {
+        match space {
+            Space::Rows => &mut self.rows,
+            Space::Meta => &mut self.meta,
+        }
+    }
+}
+
+/// A [`StateStore`] on ordered maps. Clones share the same content. A snapshot holds writers up while it lives.
+#[derive(Debug, Default, Clone)]
+pub struct MemoryStore {
+    spaces: Arc<RwLock<Spaces>>,
+}
+
+impl MemoryStore {
+    /// An empty store.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    fn read(&self) -> RwLockReadGuard<'_, Spaces> {
+        self.spaces.read().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl StateStore for MemoryStore {
+    type Snapshot<'a> = MemorySnapshot<'a>;
+
+    fn multi_get(&self, keys: &[&[u8]]) -> Result<Vec<Option<Vec<u8>>>, StoreError> {
+        self.snapshot().multi_get(keys)
+    }
+
+    fn write(&self, batch: &StoreBatch) -> Result<(), StoreError> {
+        let mut spaces = self.spaces.write().unwrap_or_else(PoisonError::into_inner);
+        for change in batch.iter() {
+            match change {
+                StoreChange::Put(space, key, value) => {
+                    spaces.of_mut(space).insert(key.to_vec(), value.to_vec());
+                }
+                StoreChange::Delete(space, key) => {
+                    spaces.of_mut(space).remove(key);
+                }
+                StoreChange::DeleteRange(space, from, to) => {
+                    let entries = spaces.of_mut(space);
+                    let mut tail = entries.split_off(from);
+                    entries.append(&mut tail.split_off(to));
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn flush(&self) -> Result<(), StoreError> {
+        Ok(())
+    }
+
+    fn snapshot(&self) -> MemorySnapshot<'_> {
+        MemorySnapshot(self.read())
+    }
+}
+
+/// A view of a [`MemoryStore`].
+#[derive(Debug)]
+pub struct MemorySnapshot<'a>(RwLockReadGuard<'a, Spaces>);
+
+impl StoreSnapshot for MemorySnapshot<'_> {
+    fn get(&self, space: Space, key: &[u8]) -> Result<Option<Vec<u8>>, StoreError> {
+        Ok(self.0.of(space).get(key).cloned())
+    }
+
+    fn multi_get(&self, keys: &[&[u8]]) -> Result<Vec<Option<Vec<u8>>>, StoreError> {
+        Ok(keys.iter().map(|key| self.0.rows.get(*key).cloned()).collect())
+    }
+
+    fn scan(
+        &self,
+        space: Space,
+        from: &[u8],
+        to: &[u8],
+        visit: &mut dyn FnMut(&[u8], &[u8]) -> ControlFlow<()>,
+    ) -> Result<(), StoreError> {
+        if from >= to {
+            return Ok(());
+        }
+        let range = (Bound::Included(from), Bound::Excluded(to));
+        for (key, value) in self.0.of(space).range::<[u8], _>(range) {
+            if visit(key, value).is_break() {
+                break;
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Opens [`MemoryStore`]s and keeps their content, as a disk would, while the tasks that use them come and go.
+#[derive(Debug, Default, Clone)]
+pub struct MemoryStores {
+    stores: Arc<RwLock<HashMap<(String, Partition), MemoryStore>>>,
+}
+
+impl MemoryStores {
+    /// No stores yet.
+    pub fn new() -> Self {
+        Self::default()
+    }
+}
+
+impl StoreProvider for MemoryStores {
+    type Store = MemoryStore;
+
+    fn open(&self, store: &str, partition: Partition) -> Result<MemoryStore, StoreError> {
+        let mut stores = self.stores.write().unwrap_or_else(PoisonError::into_inner);
+        Ok(stores.entry((store.to_owned(), partition)).or_default().clone())
+    }
+
+    fn destroy(&self, store: &str, partition: Partition) -> Result<(), StoreError> {
+        self.stores.write().unwrap_or_else(PoisonError::into_inner).remove(&(store.to_owned(), partition));
+        Ok(())
+    }
+}
