@@ -1,0 +1,5 @@
+//! Event time: windows, and how far it has come.
+
+mod windows;
+
+pub use windows::{InvalidWindows, TimeWindows};
