@@ -49,8 +49,6 @@ impl MemoryStore {
 }
 
 impl StateStore for MemoryStore {
-    type Snapshot<'a> = MemorySnapshot<'a>;
-
     fn multi_get(&self, keys: &[&[u8]]) -> Result<Vec<Option<Vec<u8>>>, StoreError> {
         self.snapshot().multi_get(keys)
     }
@@ -79,14 +77,13 @@ impl StateStore for MemoryStore {
         Ok(())
     }
 
-    fn snapshot(&self) -> MemorySnapshot<'_> {
-        MemorySnapshot(self.read())
+    fn snapshot(&self) -> Box<dyn StoreSnapshot + '_> {
+        Box::new(MemorySnapshot(self.read()))
     }
 }
 
-/// A view of a [`MemoryStore`].
 #[derive(Debug)]
-pub struct MemorySnapshot<'a>(RwLockReadGuard<'a, Spaces>);
+struct MemorySnapshot<'a>(RwLockReadGuard<'a, Spaces>);
 
 impl StoreSnapshot for MemorySnapshot<'_> {
     fn get(&self, space: Space, key: &[u8]) -> Result<Option<Vec<u8>>, StoreError> {
@@ -131,11 +128,9 @@ impl MemoryStores {
 }
 
 impl StoreProvider for MemoryStores {
-    type Store = MemoryStore;
-
-    fn open(&self, store: &str, partition: Partition) -> Result<MemoryStore, StoreError> {
+    fn open(&self, store: &str, partition: Partition) -> Result<Arc<dyn StateStore>, StoreError> {
         let mut stores = self.stores.write().unwrap_or_else(PoisonError::into_inner);
-        Ok(stores.entry((store.to_owned(), partition)).or_default().clone())
+        Ok(Arc::new(stores.entry((store.to_owned(), partition)).or_default().clone()))
     }
 
     fn destroy(&self, store: &str, partition: Partition) -> Result<(), StoreError> {

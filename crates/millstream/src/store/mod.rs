@@ -3,6 +3,9 @@
 pub mod memory;
 
 use std::ops::ControlFlow;
+use std::sync::Arc;
+
+use crate::record::Partition;
 
 /// The two key spaces of a state store. What a write puts into both becomes visible, and durable, together.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -18,11 +21,6 @@ pub enum Space {
 /// A store survives the process but not necessarily its last moments: after a crash it holds the state as of *some* earlier
 /// write, whole. The changelog replays what came after.
 pub trait StateStore: Send + Sync + 'static {
-    /// A view of the store as it was at one moment.
-    type Snapshot<'a>: StoreSnapshot
-    where
-        Self: 'a;
-
     /// The values of those rows, in the order asked. The keys come in ascending order.
     fn multi_get(&self, keys: &[&[u8]]) -> Result<Vec<Option<Vec<u8>>>, StoreError>;
 
@@ -32,8 +30,8 @@ pub trait StateStore: Send + Sync + 'static {
     /// Makes everything written so far survive a crash of the machine.
     fn flush(&self) -> Result<(), StoreError>;
 
-    /// The store as it is now.
-    fn snapshot(&self) -> Self::Snapshot<'_>;
+    /// A view of the store as it is now.
+    fn snapshot(&self) -> Box<dyn StoreSnapshot + '_>;
 }
 
 /// Reads of one moment's state.
@@ -135,17 +133,14 @@ impl StoreBatch {
 
 /// Opens the state stores of tasks, and removes those that are to be built anew.
 pub trait StoreProvider: Send + Sync + 'static {
-    /// The stores this provider opens.
-    type Store: StateStore;
-
     /// Opens the store of that name for that partition, empty where there is none yet.
     ///
     /// # Errors
     /// [`StoreErrorKind::Corrupt`] where what lies there cannot be read.
-    fn open(&self, store: &str, partition: crate::record::Partition) -> Result<Self::Store, StoreError>;
+    fn open(&self, store: &str, partition: Partition) -> Result<Arc<dyn StateStore>, StoreError>;
 
     /// Removes the store of that name for that partition with all it holds. It must not be open.
-    fn destroy(&self, store: &str, partition: crate::record::Partition) -> Result<(), StoreError>;
+    fn destroy(&self, store: &str, partition: Partition) -> Result<(), StoreError>;
 }
 
 /// What the caller of a store must do about an error.
