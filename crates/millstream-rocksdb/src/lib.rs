@@ -1,1 +1,3 @@
-//! x
+//! Millstream on RocksDB: state stores, and the embedded broker.
+
+pub mod memory;

@@ -1,0 +1,84 @@
+//! The memory that all RocksDB instances of a process share, under one budget.
+
+use rocksdb::{BlockBasedOptions, Cache, Options, WriteBufferManager};
+
+/// What part of the budget is not given to the cache. Table readers, the buffers of flushes and compactions and the state of
+/// iterators live there: RocksDB charges them to nobody.
+const UNCHARGED_SHARE: usize = 8;
+
+/// What part of the budget memtables may take before they are flushed.
+const MEMTABLE_SHARE: usize = 4;
+
+/// One block cache and one write-buffer manager for all stores and the embedded broker of a process.
+///
+/// - Seven eighths of the budget are the cache's capacity. Blocks of data, index and filters live there, and memtables are
+///   charged to it: as they grow, blocks go.
+/// - Memtables start to be flushed when they reach a quarter of the budget. A store whose writes outrun its flushes
+///   waits for them once memtables hold half of it.
+/// - The cache is not strict: where everything in it is pinned it takes one block more rather than fail a read. What is pinned is
+///   the memtables, bounded as above, and one block for each level and iterator.
+///
+/// Clones share the same memory.
+#[derive(Clone)]
+pub struct MemoryBudget {
+    bytes: usize,
+    cache: Cache,
+    write_buffers: WriteBufferManager,
+}
+
+impl MemoryBudget {
+    /// A budget of that many bytes. Less than 16 MiB works, but leaves hardly any room for a cache.
+    pub fn new(bytes: usize) -> Self {
+        let cache = Cache::new_hyper_clock_cache(bytes - bytes / UNCHARGED_SHARE, 0);
+        // Stalls by the write-buffer manager would hang on a full disk, where no flush can make room.
+        let allow_stall = false;
+        let write_buffers =
+            WriteBufferManager::new_write_buffer_manager_with_cache(bytes / MEMTABLE_SHARE, allow_stall, cache.clone());
+        Self { bytes, cache, write_buffers }
+    }
+
+    /// The budget in bytes.
+    pub fn bytes(&self) -> usize {
+        self.bytes
+    }
+
+    /// Puts a RocksDB instance under this budget: its memtables through `options`, its blocks (index and filters among them)
+    /// through `table`. The caller then sets `table` as the table factory of every column family's options.
+    pub fn charge(&self, options: &mut Options, table: &mut BlockBasedOptions) {
+        options.set_write_buffer_manager(&self.write_buffers);
+        table.set_block_cache(&self.cache);
+        table.set_cache_index_and_filter_blocks(true);
+        table.set_cache_index_and_filter_blocks_with_high_priority(true);
+    }
+
+    /// Whether memtables have outgrown their share twice over, so that whoever writes next has to flush first.
+    pub fn memtables_must_be_flushed(&self) -> bool {
+        self.write_buffers.get_usage() >= 2 * (self.bytes / MEMTABLE_SHARE)
+    }
+
+    /// What is in use now.
+    pub fn usage(&self) -> MemoryUsage {
+        MemoryUsage {
+            cache_bytes: self.cache.get_usage(),
+            pinned_bytes: self.cache.get_pinned_usage(),
+            memtable_bytes: self.write_buffers.get_usage(),
+        }
+    }
+}
+
+impl std::fmt::Debug for MemoryBudget {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("MemoryBudget").field("bytes", &self.bytes).field("usage", &self.usage()).finish()
+    }
+}
+
+/// What of a [`MemoryBudget`] is in use, in bytes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct MemoryUsage {
+    /// What the cache holds: blocks, and the memtables charged to it.
+    pub cache_bytes: usize,
+    /// The part of the cache that cannot be evicted now: memtables, and blocks being read.
+    pub pinned_bytes: usize,
+    /// Memtables, those being flushed included.
+    pub memtable_bytes: usize,
+}
