@@ -1,0 +1,178 @@
+//! Configuration: defaults, one TOML file, the environment and flags, in rising order, checked as a whole before anything starts.
+
+mod effective;
+mod error;
+mod options;
+mod read;
+mod reference;
+mod settings;
+mod units;
+mod validate;
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::num::NonZeroU32;
+use std::path::PathBuf;
+use std::time::Duration;
+
+pub use effective::{to_json, to_toml};
+pub use error::ConfigError;
+pub use options::{Kind, OPTIONS, OptionSpec, SECTIONS};
+pub use reference::reference;
+pub use settings::{FlagValue, Origin, Setting, Settings, Sources};
+pub use units::{format_duration, format_size, parse_duration, parse_size};
+
+/// A configuration in which every value is in its range and all go together.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Config {
+    /// The HTTP server.
+    pub server: ServerConfig,
+    /// Where everything is kept.
+    pub data: DataConfig,
+    /// How clicks are processed.
+    pub engine: EngineConfig,
+    /// The clicks topic, and how a click is read.
+    pub clicks: ClicksConfig,
+    /// How clicks are counted.
+    pub window: WindowConfig,
+    /// How state is stored.
+    pub rocksdb: RocksDbConfig,
+    /// What the service says on standard error.
+    pub log: LogConfig,
+}
+
+/// `[server]`: the HTTP server.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ServerConfig {
+    /// The address to listen on.
+    pub listen: SocketAddr,
+    /// How others reach this instance, `HOST:PORT`; none is the address it listens on.
+    pub advertise: Option<String>,
+    /// The largest body of a request in bytes.
+    pub max_body: usize,
+    /// How many requests are worked on at once.
+    pub max_concurrent_requests: usize,
+    /// How long one request may take.
+    pub request_timeout: Duration,
+    /// The longest period of one query.
+    pub max_query_period: Duration,
+}
+
+/// `[data]`: where everything is kept.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct DataConfig {
+    /// The directory of the log and the state.
+    pub dir: PathBuf,
+}
+
+/// `[engine]`: how clicks are processed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct EngineConfig {
+    /// The consumer group, and the prefix of all topics besides the clicks.
+    pub application_id: String,
+    /// Between two commits when caught up.
+    pub commit_interval: Duration,
+    /// Between two commits while there is a backlog; not shorter than `commit_interval`.
+    pub commit_interval_backlog: Duration,
+    /// How many threads process clicks; none is one for each processor core.
+    pub threads: Option<NonZeroU32>,
+    /// How many copies of the state other instances keep.
+    pub num_standbys: u32,
+    /// The budget for caches, write buffers and uncommitted changes in bytes.
+    pub memory: u64,
+    /// How long a partition may bring nothing before windows close without it; none is for ever.
+    pub idle_timeout: Option<Duration>,
+}
+
+/// `[clicks]`: the clicks topic, and how a click is read.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ClicksConfig {
+    /// The topic.
+    pub topic: String,
+    /// How many partitions it is created with.
+    pub partitions: u32,
+    /// The field that holds the ad id. The three names differ.
+    pub ad_id_field: String,
+    /// The field that holds the event time.
+    pub timestamp_field: String,
+    /// The field that holds the click's own id.
+    pub click_id_field: String,
+    /// Where event time comes from.
+    pub timestamp_source: TimestampSource,
+    /// How far event time may be ahead of the record's own timestamp.
+    pub max_ahead: Duration,
+    /// Whether the topic's key is the ad id already.
+    pub keyed_by_ad: bool,
+    /// How long clicks are kept; none is for ever.
+    pub retention: Option<Duration>,
+    /// How many bytes of clicks a partition keeps; none is without bound.
+    pub retention_bytes: Option<u64>,
+}
+
+/// Where the event time of a click comes from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum TimestampSource {
+    /// A field of the click.
+    Field,
+    /// The record's own timestamp: the time of arrival.
+    Record,
+}
+
+/// `[window]`: how clicks are counted.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct WindowConfig {
+    /// The length of a window, in whole milliseconds, not zero.
+    pub size: Duration,
+    /// How long after its end a window still takes clicks.
+    pub grace: Duration,
+    /// How far back counts can be asked for; at least size + grace.
+    pub retention: Duration,
+}
+
+/// `[rocksdb]`: how state is stored.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct RocksDbConfig {
+    /// RocksDB's own options by RocksDB's own names.
+    pub options: BTreeMap<String, String>,
+}
+
+/// `[log]`: what the service says on standard error.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LogConfig {
+    /// A level or tracing directives, known to be well formed.
+    pub level: String,
+    /// For people or for machines.
+    pub format: LogFormat,
+}
+
+/// How log lines are written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+pub enum LogFormat {
+    /// Lines for people.
+    Text,
+    /// One JSON object a line.
+    Json,
+}
+
+impl Config {
+    /// The configuration that the settings make.
+    ///
+    /// # Errors
+    /// The first value that its option cannot take, or that does not go together with another.
+    pub fn from_settings(settings: &Settings) -> Result<Self, ConfigError> {
+        let config = read::config(settings)?;
+        validate::check(&config, settings)?;
+        Ok(config)
+    }
+
+    /// The configuration of these sources.
+    ///
+    /// # Errors
+    /// As [`Settings::collect`] and [`Config::from_settings`].
+    pub fn load(sources: &Sources) -> Result<Self, ConfigError> {
+        Self::from_settings(&Settings::collect(sources)?)
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,76 @@
+//! What holds between options.
+
+use super::error::ConfigError;
+use super::options::KAFKA_SECTION;
+use super::settings::Settings;
+use super::units::format_duration;
+use super::{ClicksConfig, Config};
+
+/// The store whose changelog, repartition, closed and watermarks topics the application has.
+const STORE: &str = "ad-clicks-store";
+
+/// Refuses values that are fine each by itself but not together.
+pub(super) fn check(config: &Config, settings: &Settings) -> Result<(), ConfigError> {
+    check_kafka(settings)?;
+    check_window(config, settings)?;
+    check_clicks(&config.clicks, settings)?;
+    check_topics(config, settings)?;
+    if config.engine.commit_interval_backlog < config.engine.commit_interval {
+        let reason = format!(
+            "shorter than engine.commit_interval = {}: make it at least as long",
+            format_duration(config.engine.commit_interval)
+        );
+        return Err(conflict("engine.commit_interval_backlog", settings, reason));
+    }
+    Ok(())
+}
+
+fn check_kafka(settings: &Settings) -> Result<(), ConfigError> {
+    let Some((name, _)) = settings.section(KAFKA_SECTION).next() else { return Ok(()) };
+    let reason = "Kafka is not available in this build; leave [kafka] out and the embedded broker is used";
+    Err(conflict(&format!("{KAFKA_SECTION}.{name}"), settings, reason.to_owned()))
+}
+
+fn check_window(config: &Config, settings: &Settings) -> Result<(), ConfigError> {
+    let window = &config.window;
+    let least = window.size + window.grace;
+    if window.retention < least {
+        let reason = format!("shorter than window.size + window.grace = {}: make it at least that", format_duration(least));
+        return Err(conflict("window.retention", settings, reason));
+    }
+    if config.server.max_query_period < window.size {
+        let reason = format!("shorter than one window: make it at least window.size = {}", format_duration(window.size));
+        return Err(conflict("server.max_query_period", settings, reason));
+    }
+    Ok(())
+}
+
+fn check_clicks(clicks: &ClicksConfig, settings: &Settings) -> Result<(), ConfigError> {
+    let taken = "names the same field as";
+    if clicks.timestamp_field == clicks.ad_id_field {
+        return Err(conflict("clicks.timestamp_field", settings, format!("{taken} clicks.ad_id_field: give it another")));
+    }
+    for (key, field) in [("clicks.ad_id_field", &clicks.ad_id_field), ("clicks.timestamp_field", &clicks.timestamp_field)] {
+        if *field == clicks.click_id_field {
+            return Err(conflict("clicks.click_id_field", settings, format!("{taken} {key}: give it another")));
+        }
+    }
+    Ok(())
+}
+
+fn check_topics(config: &Config, settings: &Settings) -> Result<(), ConfigError> {
+    let application_id = &config.engine.application_id;
+    let suffixes = ["changelog", "repartition", "closed", "watermarks"];
+    let internal = suffixes.iter().map(|suffix| format!("{application_id}-{STORE}-{suffix}"));
+    let mut ours = internal.chain([format!("{application_id}-late"), format!("{application_id}-dead-letter")]);
+    if ours.any(|topic| topic == config.clicks.topic) {
+        let reason = format!("the application {application_id} writes to this topic itself: choose another for the clicks");
+        return Err(conflict("clicks.topic", settings, reason));
+    }
+    Ok(())
+}
+
+fn conflict(key: &str, settings: &Settings, reason: String) -> ConfigError {
+    let setting = settings.get(key).expect("an option that was read has a value");
+    ConfigError::Conflict { key: key.to_owned(), value: setting.text.clone(), origin: setting.origin.clone(), reason }
+}

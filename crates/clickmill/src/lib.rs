@@ -1,0 +1,3 @@
+//! Clickmill: counts ad clicks as they happen, exactly once, and answers over HTTP.
+
+pub mod config;
