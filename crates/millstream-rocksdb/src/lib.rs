@@ -1,3 +1,4 @@
 //! Millstream on RocksDB: state stores, and the embedded broker.
 
 pub mod memory;
+pub mod state;

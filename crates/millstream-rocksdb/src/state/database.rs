@@ -1,0 +1,94 @@
+//! One RocksDB instance: how it is opened and read, and its errors.
+
+use std::path::{Path, PathBuf};
+
+use millstream::store::{Space, StoreError};
+use rocksdb::{CStrLike, ColumnFamily, ColumnFamilyDescriptor, DB, ReadOptions, properties};
+
+use super::error::{corrupt, directory_error, store_error};
+use super::options::StoreOptions;
+
+const ROWS: &str = "rows";
+const META: &str = "meta";
+
+/// RocksDB itself, and what every call on it needs.
+pub(super) struct Database {
+    rocksdb: DB,
+    dir: PathBuf,
+}
+
+impl Database {
+    /// Opens the instance in `dir`, or creates it where there is none.
+    pub(super) fn open(dir: &Path, options: &StoreOptions) -> Result<Self, StoreError> {
+        std::fs::create_dir_all(dir).map_err(|e| directory_error(dir, "create the directory", &e))?;
+        refuse_remains(dir, options)?;
+        let families = [(ROWS, &options.rows), (META, &options.meta), (rocksdb::DEFAULT_COLUMN_FAMILY_NAME, &options.meta)];
+        let families = families.map(|(name, options)| ColumnFamilyDescriptor::new(name, options.clone()));
+        let rocksdb =
+            DB::open_cf_descriptors(&options.rows, dir, families).map_err(|e| store_error(dir, "open the store", &e))?;
+        Ok(Self { rocksdb, dir: dir.to_owned() })
+    }
+
+    pub(super) fn rocksdb(&self) -> &DB {
+        &self.rocksdb
+    }
+
+    pub(super) fn dir(&self) -> &Path {
+        &self.dir
+    }
+
+    pub(super) fn family(&self, space: Space) -> Result<&ColumnFamily, StoreError> {
+        let name = match space {
+            Space::Rows => ROWS,
+            Space::Meta => META,
+        };
+        self.rocksdb.cf_handle(name).ok_or_else(|| corrupt(&self.dir, &format!("column family {name} is missing")))
+    }
+
+    pub(super) fn error(&self, doing: &str, error: &rocksdb::Error) -> StoreError {
+        store_error(&self.dir, doing, error)
+    }
+
+    pub(super) fn multi_get(&self, keys: &[&[u8]], options: &ReadOptions) -> Result<Vec<Option<Vec<u8>>>, StoreError> {
+        let sorted = true;
+        let found = self.rocksdb.batched_multi_get_cf_opt(self.family(Space::Rows)?, keys.iter().copied(), sorted, options);
+        let values = found.into_iter().map(|value| value.map(|value| value.map(|bytes| bytes.to_vec())));
+        values.collect::<Result<_, _>>().map_err(|e| self.error("read", &e))
+    }
+
+    pub(super) fn level0_files(&self, space: Space) -> Result<u16, StoreError> {
+        let name = properties::num_files_at_level(0);
+        let files = self.rocksdb.property_value_cf(self.family(space)?, name).map_err(|e| self.error("read a property", &e))?;
+        Ok(files.and_then(|files| files.parse().ok()).unwrap_or(0))
+    }
+
+    /// A number that RocksDB keeps about a column family; 0 where it does not know.
+    pub(super) fn property(&self, space: Space, name: impl CStrLike) -> Result<u64, StoreError> {
+        let value = self.rocksdb.property_int_value_cf(self.family(space)?, name);
+        Ok(value.map_err(|e| self.error("read a property", &e))?.unwrap_or(0))
+    }
+}
+
+/// RocksDB would take a directory without `CURRENT`, or a manifest cut off before the column families, for an empty store,
+/// and remove the files it does not know.
+fn refuse_remains(dir: &Path, options: &StoreOptions) -> Result<(), StoreError> {
+    let entries = std::fs::read_dir(dir).map_err(|e| directory_error(dir, "list the directory", &e))?;
+    let mut has_data = false;
+    let mut has_current = false;
+    for entry in entries {
+        let name = entry.map_err(|e| directory_error(dir, "list the directory", &e))?.file_name();
+        has_current |= name == "CURRENT";
+        has_data |= Path::new(&name).extension().is_some_and(|extension| extension == "sst");
+    }
+    if !has_data {
+        return Ok(());
+    }
+    if !has_current {
+        return Err(corrupt(dir, "CURRENT is missing"));
+    }
+    let families = DB::list_cf(&options.rows, dir).map_err(|e| store_error(dir, "read the manifest", &e))?;
+    match [ROWS, META].into_iter().find(|name| !families.iter().any(|family| family == name)) {
+        Some(missing) => Err(corrupt(dir, &format!("column family {missing} is missing"))),
+        None => Ok(()),
+    }
+}

@@ -1,0 +1,124 @@
+//! Opening and removing state stores.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use millstream::record::Partition;
+use millstream::store::{StateStore, StoreError, StoreErrorKind, StoreProvider};
+use rocksdb::{DB, Options};
+
+use super::database::Database;
+use super::error::{directory_error, store_error};
+use super::options::{InvalidOption, RocksDbConfigSetter, RocksDbOptions, StoreOptions, shared_options};
+use super::statistics::{StoreStatistics, statistics};
+use super::store::{RocksStore, StoreInner};
+use crate::memory::MemoryBudget;
+
+/// Opens [`RocksStore`]s under one directory and one memory budget.
+pub struct RocksStores {
+    dir: PathBuf,
+    budget: MemoryBudget,
+    options: RocksDbOptions,
+    setter: Option<Box<dyn RocksDbConfigSetter>>,
+    shared: Options,
+    open: Arc<OpenStores>,
+}
+
+impl RocksStores {
+    /// Stores in `<dir>/<store>/<partition>`. Nothing is opened or created yet.
+    ///
+    /// # Errors
+    /// The first option that cannot be used, with its name.
+    pub fn new(dir: impl Into<PathBuf>, budget: MemoryBudget, options: RocksDbOptions) -> Result<Self, InvalidOption> {
+        options.validate()?;
+        let (dir, shared, open) = (dir.into(), shared_options(), Arc::default());
+        Ok(Self { dir, budget, options, setter: None, shared, open })
+    }
+
+    /// Lets `setter` see and change the options of each store before it opens.
+    pub fn with_config_setter(self, setter: impl RocksDbConfigSetter) -> Self {
+        Self { setter: Some(Box::new(setter)), ..self }
+    }
+
+    /// What RocksDB says of the stores that are open now, and of the memory that they share.
+    pub fn statistics(&self) -> StoreStatistics {
+        statistics(&self.shared, &self.budget, &self.open.lock())
+    }
+
+    fn path(&self, store: &str, partition: Partition) -> Result<PathBuf, StoreError> {
+        let is_name = !store.is_empty() && store.bytes().all(|b| b.is_ascii_alphanumeric() || b"._-".contains(&b));
+        if !is_name || store == "." || store == ".." {
+            let message = format!("`{store}` cannot be a store's name: use letters, digits, `.`, `_` and `-`");
+            return Err(StoreError::new(StoreErrorKind::Stop, message));
+        }
+        Ok(self.dir.join(store).join(partition.to_string()))
+    }
+
+    fn options_of(&self, store: &str) -> Result<StoreOptions, StoreError> {
+        let mut options = self.options.clone();
+        if let Some(setter) = &self.setter {
+            setter.set_config(store, &mut options);
+        }
+        let built = options.build(&self.budget, self.shared.clone());
+        built.map_err(|e| StoreError::new(StoreErrorKind::Stop, format!("store {store}: {e}")))
+    }
+}
+
+impl StoreProvider for RocksStores {
+    /// # Errors
+    /// [`StoreErrorKind::Corrupt`] where what lies there is damaged, [`StoreErrorKind::Retry`] where there is no room or another
+    /// thread still has the store open, [`StoreErrorKind::Stop`] where another process has.
+    fn open(&self, store: &str, partition: Partition) -> Result<Arc<dyn StateStore>, StoreError> {
+        let dir = self.path(store, partition)?;
+        let database = Database::open(&dir, &self.options_of(store)?)?;
+        let inner = Arc::new(StoreInner::new(database, self.budget.clone()));
+        let name = (store.to_owned(), partition);
+        self.open.lock().insert(name.clone(), Arc::clone(&inner));
+        Ok(Arc::new(RocksStore::new(inner, Registration { name, open: Arc::clone(&self.open) })))
+    }
+
+    fn destroy(&self, store: &str, partition: Partition) -> Result<(), StoreError> {
+        let dir = self.path(store, partition)?;
+        if !dir.exists() {
+            return Ok(());
+        }
+        // RocksDB takes its lock first, so that an open store is refused. What it does not know goes with the directory.
+        DB::destroy(&Options::default(), &dir).map_err(|e| store_error(&dir, "remove the store", &e))?;
+        remove_all(&dir).map_err(|e| directory_error(&dir, "remove the directory", &e))
+    }
+}
+
+fn remove_all(dir: &Path) -> std::io::Result<()> {
+    match std::fs::remove_dir_all(dir) {
+        Err(e) if e.kind() == std::io::ErrorKind::NotFound => Ok(()),
+        removed => removed,
+    }
+}
+
+pub(super) type OpenStoresByName = BTreeMap<(String, Partition), Arc<StoreInner>>;
+
+/// The stores that are open now. Whoever reads them holds the lock, so that a store which its owner drops is closed then and
+/// there, and can be opened or removed at once.
+#[derive(Default)]
+pub(super) struct OpenStores {
+    stores: Mutex<OpenStoresByName>,
+}
+
+impl OpenStores {
+    fn lock(&self) -> MutexGuard<'_, OpenStoresByName> {
+        self.stores.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// A store's place among the open ones.
+pub(super) struct Registration {
+    name: (String, Partition),
+    open: Arc<OpenStores>,
+}
+
+impl Drop for Registration {
+    fn drop(&mut self) {
+        self.open.lock().remove(&self.name);
+    }
+}
