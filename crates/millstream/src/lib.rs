@@ -1,5 +1,6 @@
 //! Millstream: exact windowed aggregates over partitioned logs.
 pub mod broker;
+pub mod clock;
 pub mod partitioner;
 pub mod query;
 pub mod record;

@@ -1,0 +1,195 @@
+//! Group commit: units that arrive while one write is under way are written together by the next.
+
+use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::sync::MutexGuard;
+
+use super::super::{BrokerError, Delivered};
+use super::entries;
+use super::plan::Plan;
+use super::state::State;
+use super::storage::{LogStorage, LogWrite};
+use super::unit::Unit;
+use super::{Appended, Shared, lock};
+use crate::record::Timestamp;
+
+/// One write takes units up to this size together, and at least one.
+const WRITE_BYTES: usize = 16 << 20;
+
+type Outcome = Result<Appended, BrokerError>;
+
+/// Units that wait for a leader, and outcomes that wait for their owners.
+#[derive(Debug, Default)]
+pub(super) struct Queue {
+    waiting: VecDeque<(u64, Unit)>,
+    outcomes: HashMap<u64, Outcome>,
+    tickets: u64,
+    led: bool,
+}
+
+impl Queue {
+    fn enter(&mut self, unit: Unit) -> u64 {
+        self.tickets += 1;
+        self.waiting.push_back((self.tickets, unit));
+        self.tickets
+    }
+
+    fn take(&mut self) -> (Vec<u64>, Vec<Unit>) {
+        let (mut tickets, mut units, mut bytes) = (Vec::new(), Vec::new(), 0);
+        while bytes < WRITE_BYTES
+            && let Some((ticket, unit)) = self.waiting.pop_front()
+        {
+            bytes += unit.len_bytes();
+            tickets.push(ticket);
+            units.push(unit);
+        }
+        (tickets, units)
+    }
+}
+
+/// Who holds this is the only one that writes to the storage.
+#[derive(Debug, Default)]
+pub(super) struct Writer {
+    /// What takes back a write that failed: it may turn up after all.
+    undo: Option<LogWrite>,
+}
+
+impl Writer {
+    /// Writes all of `write` or nothing. `undo` takes it back.
+    ///
+    /// What an earlier failed write left behind is taken back first, in a write of its own, so that it does not grow while the
+    /// storage stays out of order.
+    pub(super) fn write(&mut self, storage: &impl LogStorage, write: LogWrite, undo: LogWrite) -> Result<(), BrokerError> {
+        if let Some(undo) = &self.undo {
+            storage.write(undo)?;
+            self.undo = None;
+        }
+        if write.changes.is_empty() {
+            return Ok(());
+        }
+        storage.write(&write).inspect_err(|_| self.undo = Some(undo))
+    }
+}
+
+impl<S: LogStorage> Shared<S> {
+    /// Appends a unit, together with whatever else is waiting. The first to come leads: it writes for all.
+    pub(super) fn submit(&self, unit: Unit) -> Outcome {
+        let mut queue = lock(&self.queue);
+        let ticket = queue.enter(unit);
+        loop {
+            if let Some(outcome) = queue.outcomes.remove(&ticket) {
+                return outcome;
+            }
+            if queue.led {
+                queue = self.queue_moved.wait(queue).unwrap_or_else(std::sync::PoisonError::into_inner);
+                continue;
+            }
+            queue.led = true;
+            let (tickets, units) = queue.take();
+            drop(queue);
+            let outcomes = self.append_together(units);
+            queue = lock(&self.queue);
+            queue.led = false;
+            queue.outcomes.extend(tickets.into_iter().zip(outcomes));
+            self.queue_moved.notify_all();
+        }
+    }
+
+    fn append_together(&self, units: Vec<Unit>) -> Vec<Outcome> {
+        let mut writer = lock(&self.writer);
+        let now = self.clock.now();
+        let stored: Vec<_> = units.iter().map(|unit| self.stored_result(unit)).collect();
+        let mut plan = Plan::default();
+        let mut results_here = BTreeMap::new();
+        let mut outcomes = Vec::with_capacity(units.len());
+        {
+            let state = lock(&self.state);
+            for (unit, stored) in units.into_iter().zip(stored) {
+                outcomes.push(stored.and_then(|stored| add_unit(&mut plan, &state, unit, stored, &mut results_here, now)));
+            }
+        }
+        let (write, undo) = plan.take_writes();
+        match writer.write(&self.storage, write, undo) {
+            Ok(()) => self.publish(plan),
+            Err(error) => outcomes.iter_mut().filter(|outcome| outcome.is_ok()).for_each(|outcome| *outcome = Err(error.clone())),
+        }
+        outcomes
+    }
+
+    /// Works a plan out, stores it and makes it visible.
+    pub(super) fn carry_out<T>(
+        &self,
+        writer: &mut MutexGuard<'_, Writer>,
+        work_out: impl FnOnce(&State, &mut Plan) -> Result<T, BrokerError>,
+    ) -> Result<T, BrokerError> {
+        let mut plan = Plan::default();
+        let outcome = work_out(&lock(&self.state), &mut plan)?;
+        let (write, undo) = plan.take_writes();
+        writer.write(&self.storage, write, undo)?;
+        self.publish(plan);
+        Ok(outcome)
+    }
+
+    fn publish(&self, plan: Plan) {
+        plan.publish(&mut lock(&self.state));
+        self.changed.notify_all();
+    }
+
+    /// The result that is stored under the unit's idempotency key.
+    fn stored_result(&self, unit: &Unit) -> Result<Option<Vec<u8>>, BrokerError> {
+        let Some(idempotency) = &unit.idempotency else { return Ok(None) };
+        let entry = self.storage.entry(&entries::idempotency_key(&idempotency.key))?;
+        Ok(entry.and_then(|value| entries::decode_result(&value).map(<[u8]>::to_vec)))
+    }
+}
+
+fn add_unit(
+    plan: &mut Plan,
+    state: &State,
+    unit: Unit,
+    stored: Option<Vec<u8>>,
+    results_here: &mut BTreeMap<Vec<u8>, Vec<u8>>,
+    now: Timestamp,
+) -> Outcome {
+    check(state, &unit)?;
+    if let Some(idempotency) = &unit.idempotency {
+        if let Some(first) = stored.or_else(|| results_here.get(&idempotency.key).cloned()) {
+            return Ok(Appended::AlreadyStored(first));
+        }
+        results_here.insert(idempotency.key.clone(), idempotency.result.clone());
+    }
+    plan.add(state, unit, now).map(Appended::Stored)
+}
+
+/// Whether the unit's producer and the memberships in it are still good.
+pub(super) fn check(state: &State, unit: &Unit) -> Result<(), BrokerError> {
+    if let Some((id, epoch)) = &unit.producer {
+        state.check_producer(id, *epoch)?;
+    }
+    for staged in &unit.records {
+        state.log(&staged.partition)?;
+    }
+    for offsets in &unit.offsets {
+        check_offsets(state, offsets)?;
+    }
+    Ok(())
+}
+
+/// Whether those positions may be committed.
+pub(super) fn check_offsets(state: &State, offsets: &super::unit::GroupOffsets) -> Result<(), BrokerError> {
+    let group = state.groups.get(&offsets.group.group);
+    let unknown = || {
+        let message = format!("group {} has no members", offsets.group.group);
+        BrokerError::new(super::super::ErrorKind::AbortTransaction, message)
+    };
+    group.ok_or_else(unknown)?.check(&offsets.group, offsets.offsets.iter().map(|(partition, _)| partition))
+}
+
+impl Appended {
+    /// The offsets that the records were given now; none where they were stored before.
+    pub fn delivered(self) -> Delivered {
+        match self {
+            Appended::Stored(delivered) => delivered,
+            Appended::AlreadyStored(_) => Delivered::new(),
+        }
+    }
+}

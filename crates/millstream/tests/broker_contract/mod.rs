@@ -1,0 +1,295 @@
+//! What every broker behind the traits does, written once. Each test opens topics and groups of its own on the broker given.
+
+use std::time::Duration;
+
+use millstream::broker::{
+    Broker, CommittedOffset, Consumer, ErrorKind, FetchedBatch, GroupMetadata, Isolation, LogRange, LogReader, Polled,
+    TopicSettings, TransactionalProducer,
+};
+use millstream::record::{HeadersBuf, Offset, Partition, Record, Timestamp, Topic, TopicPartition};
+
+/// Long enough for an event that has to come.
+const SOON: Duration = Duration::from_secs(5);
+
+/// Runs all of it.
+pub(crate) fn contract<B: Broker>(broker: &B) {
+    topics(broker);
+    a_transaction_is_all_or_nothing(broker);
+    records_come_back_as_they_were(broker);
+    offsets_carry_metadata(broker);
+    a_new_producer_fences_the_old(broker);
+    partitions_pass_from_hand_to_hand(broker);
+    a_member_that_left_cannot_commit(broker);
+    a_rewound_partition_is_read_again(broker);
+    deleted_records_are_out_of_range(broker);
+    fetches_take_turns(broker);
+}
+
+fn tp(topic: &str, partition: u32) -> TopicPartition {
+    TopicPartition::new(topic, Partition(partition))
+}
+
+fn at(offset: i64) -> CommittedOffset {
+    CommittedOffset { offset: Offset(offset), metadata: String::new() }
+}
+
+fn kind<T: std::fmt::Debug>(outcome: Result<T, millstream::broker::BrokerError>) -> ErrorKind {
+    outcome.expect_err("refused").kind()
+}
+
+/// Commits one record per value.
+fn produce<B: Broker>(broker: &B, to: &TopicPartition, values: &[&str]) {
+    let mut producer = broker.producer("contract-produce").unwrap();
+    producer.begin().unwrap();
+    for value in values {
+        producer.send(to, &Record::new(None, Some(value.as_bytes()), Timestamp(1))).unwrap();
+    }
+    producer.commit().unwrap();
+}
+
+/// Reads to the end of what is committed.
+fn read_all<B: Broker>(broker: &B, from: &TopicPartition) -> Vec<String> {
+    let start = broker.log_range(from, Isolation::ReadCommitted).unwrap().start;
+    let mut reader = broker.reader(from, start).unwrap();
+    let mut values = Vec::new();
+    while let Some(batch) = reader.read(Duration::ZERO).unwrap() {
+        values.extend(texts(&batch));
+    }
+    values
+}
+
+fn texts(batch: &impl FetchedBatch) -> Vec<String> {
+    let mut records = Vec::new();
+    batch.records(&mut records).unwrap();
+    records.iter().map(|record| String::from_utf8(record.value.unwrap().to_vec()).unwrap()).collect()
+}
+
+fn assigned<C: Consumer>(consumer: &mut C) -> (Vec<TopicPartition>, GroupMetadata) {
+    match consumer.poll(SOON).unwrap() {
+        Polled::Assigned { partitions, group } => (partitions, group),
+        other => panic!("expected Assigned, got {}", name(&other)),
+    }
+}
+
+fn revoked<C: Consumer>(consumer: &mut C) -> Vec<TopicPartition> {
+    match consumer.poll(SOON).unwrap() {
+        Polled::Revoked { partitions } => partitions,
+        other => panic!("expected Revoked, got {}", name(&other)),
+    }
+}
+
+fn name<B>(polled: &Polled<B>) -> &'static str {
+    match polled {
+        Polled::Assigned { .. } => "Assigned",
+        Polled::Revoked { .. } => "Revoked",
+        Polled::Lost => "Lost",
+        Polled::Batch(_) => "Batch",
+        Polled::Nothing => "Nothing",
+    }
+}
+
+fn topics<B: Broker>(broker: &B) {
+    assert_eq!(broker.describe_topic("topics-none").unwrap(), None);
+    broker.create_topic("topics-a", &TopicSettings::kept_for_ever(3)).unwrap();
+    broker.create_topic("topics-a", &TopicSettings::kept_for_ever(3)).unwrap();
+    broker.create_topic("topics-b", &TopicSettings::compacted(1)).unwrap();
+    let (a, b) = (broker.describe_topic("topics-a").unwrap().unwrap(), broker.describe_topic("topics-b").unwrap().unwrap());
+    assert_eq!((a.partitions, b.partitions), (3, 1));
+    assert_ne!(a.id, b.id);
+    assert_eq!(kind(broker.create_topic("topics-a", &TopicSettings::kept_for_ever(4))), ErrorKind::Stop);
+    assert_eq!(kind(broker.log_range(&tp("topics-a", 3), Isolation::ReadCommitted)), ErrorKind::Stop);
+    assert_eq!(
+        broker.log_range(&tp("topics-a", 2), Isolation::ReadUncommitted).unwrap(),
+        LogRange { start: Offset(0), end: Offset(0) }
+    );
+}
+
+fn a_transaction_is_all_or_nothing<B: Broker>(broker: &B) {
+    broker.create_topic("atomic", &TopicSettings::kept_for_ever(2)).unwrap();
+    let (a, b) = (tp("atomic", 0), tp("atomic", 1));
+    let mut producer = broker.producer("atomic").unwrap();
+    assert_eq!(kind(producer.send(&a, &Record::new(None, None, Timestamp(0)))), ErrorKind::Stop, "no transaction");
+    producer.begin().unwrap();
+    for value in ["one", "two"] {
+        producer.send(&a, &Record::new(None, Some(value.as_bytes()), Timestamp(1))).unwrap();
+    }
+    producer.send(&b, &Record::new(None, Some(b"three"), Timestamp(1))).unwrap();
+    assert_eq!(broker.log_range(&a, Isolation::ReadCommitted).unwrap().end, Offset(0), "nothing before the commit");
+    let delivered = producer.commit().unwrap();
+    assert_eq!(delivered[&a].1.0 - delivered[&a].0.0, 1);
+    producer.begin().unwrap();
+    producer.send(&a, &Record::new(None, Some(b"given up"), Timestamp(1))).unwrap();
+    producer.abort().unwrap();
+    produce(broker, &a, &["four"]);
+    assert_eq!(read_all(broker, &a), ["one", "two", "four"]);
+    assert_eq!(read_all(broker, &b), ["three"]);
+}
+
+fn records_come_back_as_they_were<B: Broker>(broker: &B) {
+    broker.create_topic("as-they-were", &TopicSettings::kept_for_ever(1)).unwrap();
+    let to = tp("as-they-were", 0);
+    let mut headers = HeadersBuf::new();
+    headers.push("reason", b"none");
+    let tombstone = Record::new(Some(b"key"), None, Timestamp(5));
+    let full = Record::new(Some(b""), Some(b"value"), Timestamp(-3)).with_headers(headers.as_headers());
+    let mut producer = broker.producer("as-they-were").unwrap();
+    producer.begin().unwrap();
+    producer.send(&to, &tombstone).unwrap();
+    producer.send(&to, &full).unwrap();
+    let (first, last) = producer.commit().unwrap()[&to];
+    let batch = broker.reader(&to, first).unwrap().read(SOON).unwrap().expect("there are records");
+    let mut records = Vec::new();
+    batch.records(&mut records).unwrap();
+    assert_eq!(records, [Record { offset: first, ..tombstone }, Record { offset: last, ..full }]);
+    assert!(batch.next_offset() > last);
+}
+
+fn offsets_carry_metadata<B: Broker>(broker: &B) {
+    broker.create_topic("metadata", &TopicSettings::kept_for_ever(2)).unwrap();
+    let mut consumer = broker.subscribe("metadata", &["metadata".into()]).unwrap();
+    let (partitions, group) = assigned(&mut consumer);
+    assert_eq!(partitions, [tp("metadata", 0), tp("metadata", 1)]);
+    assert_eq!(broker.committed("metadata", &partitions).unwrap(), [None, None]);
+    let offset = CommittedOffset { offset: Offset(0), metadata: "AgAA=".to_owned() };
+    let mut producer = broker.producer("metadata").unwrap();
+    producer.begin().unwrap();
+    producer.send_offsets(&group, &[(partitions[1].clone(), offset.clone())]).unwrap();
+    assert_eq!(broker.committed("metadata", &partitions).unwrap(), [None, None], "not before the commit");
+    producer.commit().unwrap();
+    assert_eq!(broker.committed("metadata", &partitions).unwrap(), [None, Some(offset)]);
+    consumer.leave().unwrap();
+}
+
+fn a_new_producer_fences_the_old<B: Broker>(broker: &B) {
+    broker.create_topic("fenced", &TopicSettings::kept_for_ever(1)).unwrap();
+    let to = tp("fenced", 0);
+    let mut old = broker.producer("fenced").unwrap();
+    old.begin().unwrap();
+    old.send(&to, &Record::new(None, Some(b"zombie"), Timestamp(1))).unwrap();
+    let mut new = broker.producer("fenced").unwrap();
+    assert_eq!(kind(old.commit()), ErrorKind::Fenced);
+    assert_eq!(kind(old.begin()), ErrorKind::Fenced);
+    new.begin().unwrap();
+    new.send(&to, &Record::new(None, Some(b"alive"), Timestamp(1))).unwrap();
+    new.commit().unwrap();
+    assert_eq!(read_all(broker, &to), ["alive"]);
+}
+
+fn partitions_pass_from_hand_to_hand<B: Broker>(broker: &B) {
+    let topic: Topic = "hands".into();
+    broker.create_topic(&topic, &TopicSettings::kept_for_ever(4)).unwrap();
+    let mut first = broker.subscribe("hands", &[topic.clone()]).unwrap();
+    let (all, proof) = assigned(&mut first);
+    assert_eq!(all.len(), 4);
+    let mut second = broker.subscribe("hands", &[topic]).unwrap();
+    assert!(matches!(second.poll(Duration::ZERO).unwrap(), Polled::Nothing), "not before they were given up");
+    let going = revoked(&mut first);
+    assert_eq!(going.len(), 2, "half of them, and no more");
+    assert!(matches!(second.poll(Duration::ZERO).unwrap(), Polled::Nothing), "not before the holder polls again");
+
+    // What is being revoked may still be committed.
+    let mut producer = broker.producer("hands-first").unwrap();
+    producer.begin().unwrap();
+    producer.send_offsets(&proof, &[(going[0].clone(), at(0))]).unwrap();
+    producer.commit().unwrap();
+    assert!(matches!(first.poll(Duration::ZERO).unwrap(), Polled::Nothing));
+    let (come, _) = assigned(&mut second);
+    assert_eq!(come, going);
+    assert_eq!(broker.committed("hands", &going[..1]).unwrap(), [Some(at(0))]);
+
+    // From here on not, while those that stayed are committed on the old proof.
+    producer.begin().unwrap();
+    let refused = producer.send_offsets(&proof, &[(going[0].clone(), at(0))]).and_then(|()| producer.commit());
+    assert_eq!(kind(refused), ErrorKind::AbortTransaction);
+    producer.abort().unwrap();
+    let stayed = all.iter().find(|partition| !going.contains(partition)).unwrap();
+    producer.begin().unwrap();
+    producer.send_offsets(&proof, &[(stayed.clone(), at(0))]).unwrap();
+    producer.commit().unwrap();
+
+    second.leave().unwrap();
+    let (back, newer) = assigned(&mut first);
+    assert_eq!(back, going);
+    producer.begin().unwrap();
+    let refused = producer.send_offsets(&proof, &[(going[0].clone(), at(0))]).and_then(|()| producer.commit());
+    assert_eq!(kind(refused), ErrorKind::AbortTransaction, "the old proof is not good for what came back");
+    producer.abort().unwrap();
+    producer.begin().unwrap();
+    producer.send_offsets(&newer, &[(going[0].clone(), at(0)), (stayed.clone(), at(0))]).unwrap();
+    producer.commit().unwrap();
+    first.leave().unwrap();
+}
+
+fn a_member_that_left_cannot_commit<B: Broker>(broker: &B) {
+    broker.create_topic("left", &TopicSettings::kept_for_ever(1)).unwrap();
+    let mut consumer = broker.subscribe("left", &["left".into()]).unwrap();
+    let (partitions, proof) = assigned(&mut consumer);
+    let mut producer = broker.producer("left").unwrap();
+    producer.begin().unwrap();
+    producer.send(&partitions[0], &Record::new(None, Some(b"late"), Timestamp(1))).unwrap();
+    producer.send_offsets(&proof, &[(partitions[0].clone(), at(0))]).unwrap();
+    consumer.leave().unwrap();
+    assert_eq!(kind(producer.commit()), ErrorKind::AbortTransaction);
+    assert_eq!(broker.committed("left", &partitions).unwrap(), [None]);
+    assert_eq!(read_all(broker, &partitions[0]), [""; 0]);
+}
+
+fn a_rewound_partition_is_read_again<B: Broker>(broker: &B) {
+    broker.create_topic("rewound", &TopicSettings::kept_for_ever(1)).unwrap();
+    let from = tp("rewound", 0);
+    produce(broker, &from, &["a", "b", "c"]);
+    let mut consumer = broker.subscribe("rewound", &["rewound".into()]).unwrap();
+    assigned(&mut consumer);
+    assert!(matches!(consumer.poll(Duration::ZERO).unwrap(), Polled::Nothing), "nothing before it is started");
+    let batch = |consumer: &mut B::Consumer| match consumer.poll(SOON).unwrap() {
+        Polled::Batch(batch) => texts(&batch),
+        other => panic!("expected Batch, got {}", name(&other)),
+    };
+    consumer.start(&from, Offset(0)).unwrap();
+    assert_eq!(batch(&mut consumer), ["a", "b", "c"]);
+    consumer.start(&from, Offset(1)).unwrap();
+    assert_eq!(batch(&mut consumer), ["b", "c"]);
+    consumer.start(&from, Offset(2)).unwrap();
+    consumer.pause(&from).unwrap();
+    assert!(matches!(consumer.poll(Duration::ZERO).unwrap(), Polled::Nothing));
+    consumer.leave().unwrap();
+}
+
+fn deleted_records_are_out_of_range<B: Broker>(broker: &B) {
+    broker.create_topic("deleted", &TopicSettings::kept_for_ever(1)).unwrap();
+    let from = tp("deleted", 0);
+    produce(broker, &from, &["a", "b", "c"]);
+    let mut behind = broker.reader(&from, Offset(0)).unwrap();
+    broker.delete_records(&from, Offset(2)).unwrap();
+    assert_eq!(broker.log_range(&from, Isolation::ReadCommitted).unwrap().start, Offset(2));
+    assert_eq!(kind(behind.read(SOON).map(drop)), ErrorKind::OffsetOutOfRange);
+    assert_eq!(read_all(broker, &from), ["c"]);
+    broker.delete_records(&from, Offset(1)).unwrap();
+    assert_eq!(broker.log_range(&from, Isolation::ReadCommitted).unwrap().start, Offset(2), "a start never falls");
+    broker.delete_records(&from, Offset(i64::MAX)).unwrap();
+    let end = broker.log_range(&from, Isolation::ReadCommitted).unwrap();
+    assert_eq!(end.start, end.end);
+    produce(broker, &from, &["d"]);
+    assert_eq!(read_all(broker, &from), ["d"]);
+}
+
+fn fetches_take_turns<B: Broker>(broker: &B) {
+    broker.create_topic("turns", &TopicSettings::kept_for_ever(2)).unwrap();
+    let large = "x".repeat(600_000);
+    for partition in 0..2 {
+        produce(broker, &tp("turns", partition), &[&large, &large, &large, &large, &large, &large]);
+    }
+    let mut consumer = broker.subscribe("turns", &["turns".into()]).unwrap();
+    let (partitions, _) = assigned(&mut consumer);
+    for partition in &partitions {
+        consumer.start(partition, Offset(0)).unwrap();
+    }
+    let mut seen = Vec::new();
+    while let Polled::Batch(batch) = consumer.poll(Duration::ZERO).unwrap() {
+        seen.push((batch.partition().partition.0, texts(&batch).len()));
+    }
+    assert_eq!(seen.iter().map(|(_, records)| records).sum::<usize>(), 12);
+    assert!(seen.len() >= 4, "a fetch is bounded: {seen:?}");
+    assert!(seen[..4].windows(2).all(|pair| pair[0].0 != pair[1].0), "in turn: {seen:?}");
+    consumer.leave().unwrap();
+}
