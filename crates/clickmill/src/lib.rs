@@ -1,4 +1,10 @@
 //! Clickmill: counts ad clicks as they happen, exactly once, and answers over HTTP.
 
 pub mod click;
+pub mod cli;
+pub mod client;
 pub mod config;
+pub mod generate;
+pub mod load;
+pub mod logging;
+pub mod serve;

@@ -1,2 +1,10 @@
-//! x
-fn main() {}
+//! The `clickmill` program.
+
+use std::process::ExitCode;
+
+#[global_allocator]
+static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
+
+fn main() -> ExitCode {
+    clickmill::cli::main(std::env::args_os())
+}

@@ -10,5 +10,8 @@ fn the_reference_is_up_to_date() {
         std::fs::write(&path, &expected).expect("written");
     }
     let written = std::fs::read_to_string(&path).expect("docs/configuration.md");
-    assert!(written == expected, "docs/configuration.md differs from the table of options; UPDATE_DOCS=1 make test writes it anew");
+    assert!(
+        written == expected,
+        "docs/configuration.md differs from the table of options; UPDATE_DOCS=1 make test writes it anew"
+    );
 }

@@ -1,0 +1,36 @@
+//! Why a command ends without success.
+
+use std::io;
+
+use crate::client::ClientError;
+use crate::config::ConfigError;
+use crate::load::LoadError;
+
+#[derive(Debug, thiserror::Error)]
+pub(super) enum CommandError {
+    /// Arguments that do not go together.
+    #[error("{0}")]
+    Usage(String),
+    #[error(transparent)]
+    Config(#[from] ConfigError),
+    #[error(transparent)]
+    Client(#[from] ClientError),
+    #[error(transparent)]
+    Load(#[from] LoadError),
+    /// Standard output or an output file takes nothing more.
+    #[error("cannot write: {0}")]
+    Output(#[from] io::Error),
+    #[error("{0:#}")]
+    Other(#[from] anyhow::Error),
+}
+
+impl CommandError {
+    /// Whether nothing was started because of what the user wrote.
+    pub(super) fn is_usage(&self) -> bool {
+        match self {
+            CommandError::Usage(_) | CommandError::Config(_) => true,
+            CommandError::Client(error) => matches!(error, ClientError::Url { .. }),
+            _ => false,
+        }
+    }
+}

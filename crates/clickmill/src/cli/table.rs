@@ -1,0 +1,32 @@
+//! Tables for people.
+
+use std::io::{self, IsTerminal};
+
+use comfy_table::{Cell, CellAlignment, ContentArrangement, Table, presets};
+
+/// An empty table under these headings: with lines on a terminal, else plain columns.
+pub(super) fn table(headings: &[&str]) -> Table {
+    let mut table = Table::new();
+    let terminal = io::stdout().is_terminal();
+    table.load_style(if terminal { presets::UTF8_FULL_CONDENSED } else { presets::NOTHING });
+    if terminal {
+        table.set_content_arrangement(ContentArrangement::Dynamic);
+    }
+    table.set_header(headings.iter().map(Cell::new));
+    table
+}
+
+/// A number, flush right.
+pub(super) fn number(number: u64) -> Cell {
+    Cell::new(number).set_alignment(CellAlignment::Right)
+}
+
+/// Text that may come from anywhere: control characters, which could steer a terminal, are shown escaped.
+pub(super) fn text(text: &str) -> Cell {
+    Cell::new(printable(text))
+}
+
+/// The text with its control characters escaped.
+pub(super) fn printable(text: &str) -> String {
+    text.chars().flat_map(|c| if c.is_control() { c.escape_default().collect::<Vec<_>>() } else { vec![c] }).collect()
+}

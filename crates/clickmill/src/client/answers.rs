@@ -1,0 +1,183 @@
+//! What the command line reads of the service's answers.
+
+use serde::Deserialize;
+use serde_json::Value;
+
+/// The answer to clicks sent.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
+pub struct ClicksAnswer {
+    /// How many are in the clicks topic.
+    pub accepted: u64,
+    /// Those that are not, each with its reason.
+    pub rejected: Vec<Rejected>,
+    /// Whether the service had them already, by an earlier request with the same key.
+    #[serde(skip)]
+    pub replayed: bool,
+}
+
+/// A click that was not accepted.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+pub struct Rejected {
+    /// Its place in the request, from 0.
+    pub index: usize,
+    /// Why not.
+    pub reason: String,
+}
+
+/// The most clicked ads of a period.
+#[derive(Debug, Clone, Deserialize)]
+pub struct TopAnswer {
+    /// The period's start.
+    pub from: String,
+    /// The period's end.
+    pub to: String,
+    /// Most clicks first.
+    pub ads: Vec<TopAd>,
+    /// What the answer rests on.
+    pub completeness: Completeness,
+}
+
+/// One of the most clicked ads.
+#[derive(Debug, Clone, Deserialize)]
+pub struct TopAd {
+    /// From 1.
+    pub rank: u64,
+    /// The ad.
+    pub ad_id: String,
+    /// Its clicks in the period.
+    pub clicks: u64,
+}
+
+/// The clicks of one ad in a period.
+#[derive(Debug, Clone, Deserialize)]
+pub struct AdAnswer {
+    /// The ad.
+    pub ad_id: String,
+    /// The period's start.
+    pub from: String,
+    /// The period's end.
+    pub to: String,
+    /// All windows together.
+    pub clicks: u64,
+    /// The windows with clicks, ascending.
+    pub windows: Vec<WindowCount>,
+    /// What the answer rests on.
+    pub completeness: Completeness,
+}
+
+/// The clicks of one window.
+#[derive(Debug, Clone, Deserialize)]
+pub struct WindowCount {
+    /// The window's start.
+    pub start: String,
+    /// The window's end.
+    pub end: String,
+    /// Its clicks.
+    pub clicks: u64,
+    /// Whether no further click can change it.
+    pub r#final: bool,
+}
+
+/// What an answer rests on.
+#[derive(Debug, Clone, Deserialize)]
+pub struct Completeness {
+    /// Whether every partition answered.
+    pub complete: bool,
+    /// The partitions of the store.
+    pub partitions: u32,
+    /// How many of them answered.
+    pub answered: u32,
+    /// Records not yet counted that the answer could miss.
+    pub max_lag: Option<u64>,
+    /// The smallest stream time of the source partitions.
+    pub stream_time: Option<String>,
+    /// Every window that ends by then is final.
+    pub final_until: Option<String>,
+}
+
+/// All instances of the application.
+#[derive(Debug, Clone, Deserialize)]
+pub struct ClusterAnswer {
+    /// The instances.
+    pub instances: Vec<InstanceStatus>,
+}
+
+/// One instance and what it does.
+#[derive(Debug, Clone, Deserialize)]
+pub struct InstanceStatus {
+    /// Its id.
+    pub id: String,
+    /// How others reach it.
+    pub endpoint: String,
+    /// The tasks it runs.
+    pub active_tasks: Vec<TaskStatus>,
+    /// The tasks of which it keeps a copy of the state.
+    pub standby_tasks: Vec<TaskStatus>,
+}
+
+/// One task.
+#[derive(Debug, Clone, Deserialize)]
+pub struct TaskStatus {
+    /// `<subtopology>_<partition>`.
+    pub task: String,
+    /// The state's name.
+    pub state: String,
+    /// The topic it reads.
+    pub topic: String,
+    /// The partition it reads.
+    pub partition: u32,
+    /// The offset of the next record to read.
+    pub position: Option<i64>,
+    /// Records not yet processed.
+    pub lag: u64,
+    /// How far its restore has come, while there is one.
+    pub restore: Option<RestoreProgress>,
+}
+
+/// How far a restore has come, in offsets of the changelog.
+#[derive(Debug, Clone, Copy, Deserialize)]
+pub struct RestoreProgress {
+    /// Where it started.
+    pub start: i64,
+    /// Where it is.
+    pub position: i64,
+    /// Where it ends.
+    pub end: i64,
+}
+
+impl RestoreProgress {
+    /// The share that is done, in percent.
+    pub fn percent(&self) -> u64 {
+        let (done, all) = (self.position - self.start, self.end - self.start);
+        if all <= 0 { 100 } else { (done.clamp(0, all) as u128 * 100 / all as u128) as u64 }
+    }
+}
+
+/// Title and detail of a problem (RFC 9457), or the start of whatever came instead of one.
+pub(super) fn problem_in_one_line(text: &str) -> String {
+    let problem: Value = serde_json::from_str(text).unwrap_or_default();
+    let field = |name: &str| problem.get(name).and_then(Value::as_str);
+    let whole = match (field("title"), field("detail")) {
+        (Some(title), Some(detail)) => format!("{title}: {detail}"),
+        (Some(only), None) | (None, Some(only)) => only.to_owned(),
+        (None, None) => text.chars().take(200).collect(),
+    };
+    let line = whole.split_whitespace().collect::<Vec<_>>().join(" ");
+    if line.is_empty() { "no reason given".to_owned() } else { line }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::problem_in_one_line;
+
+    #[test]
+    fn a_problem_is_one_line() {
+        assert_eq!(
+            problem_in_one_line(r#"{"title":"Bad Request","detail":"from is\nafter to","status":400}"#),
+            "Bad Request: from is after to"
+        );
+        assert_eq!(problem_in_one_line(r#"{"detail":"too early"}"#), "too early");
+        assert_eq!(problem_in_one_line("<html>\n<b>gone</b>"), "<html> <b>gone</b>");
+        assert_eq!(problem_in_one_line(""), "no reason given");
+    }
+}

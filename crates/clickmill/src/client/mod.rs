@@ -1,0 +1,180 @@
+//! The HTTP client of the command line.
+
+mod answers;
+mod retry;
+
+use std::time::Duration;
+
+use serde::de::DeserializeOwned;
+use ureq::http::Response;
+use ureq::{Agent, Body};
+
+pub use answers::{
+    AdAnswer, ClicksAnswer, ClusterAnswer, Completeness, InstanceStatus, Rejected, RestoreProgress, TaskStatus, TopAd, TopAnswer,
+    WindowCount,
+};
+pub use retry::Patience;
+
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
+const REQUEST_TIMEOUT: Duration = Duration::from_secs(60);
+
+/// Answers longer than this are not the service's.
+const MAX_ANSWER_BYTES: u64 = 256 << 20;
+
+/// The service says with it that an answer is the one given first to the same key.
+const REPLAYED_HEADER: &str = "idempotent-replayed";
+
+/// A running service, as seen by a command. Calls block.
+#[derive(Debug, Clone)]
+pub struct Client {
+    agent: Agent,
+    base: String,
+}
+
+/// Why there is no answer to work with. Its message is one line.
+#[derive(Debug, thiserror::Error)]
+pub enum ClientError {
+    /// The URL cannot be one of a service.
+    #[error("{url} is not where a service can be: accepted is http://HOST:PORT")]
+    Url {
+        /// The URL.
+        url: String,
+    },
+    /// No answer came, or only a part of one; the request may have been carried out.
+    #[error("no answer from {url}: {reason}")]
+    NoAnswer {
+        /// The request's URL.
+        url: String,
+        /// What went wrong.
+        reason: String,
+    },
+    /// The service refused.
+    #[error("{url} answered {status}: {problem}")]
+    Refused {
+        /// The request's URL.
+        url: String,
+        /// The HTTP status.
+        status: u16,
+        /// The problem's title and detail.
+        problem: String,
+        /// When to try again, where the service says so.
+        retry_after: Option<Duration>,
+    },
+    /// What answered is not Clickmill, or not this version of it.
+    #[error("{url} did not answer as Clickmill does: {reason}")]
+    Unexpected {
+        /// The request's URL.
+        url: String,
+        /// What is wrong with the answer.
+        reason: String,
+    },
+}
+
+impl ClientError {
+    /// Whether the same request may succeed later.
+    pub fn is_transient(&self) -> bool {
+        match self {
+            ClientError::NoAnswer { .. } => true,
+            ClientError::Refused { status, .. } => matches!(status, 408 | 429 | 502 | 503 | 504),
+            ClientError::Url { .. } | ClientError::Unexpected { .. } => false,
+        }
+    }
+}
+
+impl Client {
+    /// A client of the service at `http://HOST:PORT`. Connects on the first call.
+    ///
+    /// # Errors
+    /// [`ClientError::Url`].
+    pub fn new(url: &str) -> Result<Self, ClientError> {
+        let wrong = || ClientError::Url { url: url.to_owned() };
+        let base = url.trim_end_matches('/');
+        let uri: ureq::http::Uri = base.parse().map_err(|_| wrong())?;
+        if uri.scheme_str() != Some("http") || uri.host().is_none_or(str::is_empty) || uri.query().is_some() {
+            return Err(wrong());
+        }
+        let config = Agent::config_builder()
+            .http_status_as_error(false)
+            .timeout_connect(Some(CONNECT_TIMEOUT))
+            .timeout_global(Some(REQUEST_TIMEOUT))
+            .proxy(None)
+            .user_agent(concat!("clickmill/", env!("CARGO_PKG_VERSION")))
+            .build();
+        Ok(Self { agent: config.into(), base: base.to_owned() })
+    }
+
+    /// The text of a successful answer to a query.
+    ///
+    /// # Errors
+    /// Any but [`ClientError::Url`].
+    pub fn get(&self, path: &str, parameters: &[(&str, String)]) -> Result<String, ClientError> {
+        let url = format!("{}{path}", self.base);
+        let pairs = parameters.iter().map(|(name, value)| (*name, value.as_str()));
+        let answer = self.agent.get(&url).query_pairs(pairs).call();
+        let answer = Received::of(&url, answer)?;
+        if (200..300).contains(&answer.status) { Ok(answer.text) } else { Err(answer.into_refusal(url)) }
+    }
+
+    /// A successful answer's JSON as `T`.
+    ///
+    /// # Errors
+    /// Any but [`ClientError::Url`].
+    pub fn get_json<T: DeserializeOwned>(&self, path: &str, parameters: &[(&str, String)]) -> Result<T, ClientError> {
+        let text = self.get(path, parameters)?;
+        parse(&format!("{}{path}", self.base), &text)
+    }
+
+    /// Sends clicks, one JSON object a line. The same key never adds anything twice.
+    ///
+    /// # Errors
+    /// Any but [`ClientError::Url`]. That all clicks were rejected is no error.
+    pub fn post_clicks(&self, lines: &[u8], idempotency_key: &str) -> Result<ClicksAnswer, ClientError> {
+        let url = format!("{}/v1/clicks", self.base);
+        let request = self.agent.post(&url).content_type("application/x-ndjson").header("Idempotency-Key", idempotency_key);
+        let answer = Received::of(&url, request.send(lines))?;
+        match answer.status {
+            202 | 422 => Ok(ClicksAnswer { replayed: answer.replayed, ..parse(&url, &answer.text)? }),
+            _ => Err(answer.into_refusal(url)),
+        }
+    }
+}
+
+/// An answer that came whole, whatever it says.
+struct Received {
+    status: u16,
+    text: String,
+    retry_after: Option<Duration>,
+    replayed: bool,
+}
+
+impl Received {
+    fn of(url: &str, answer: Result<Response<Body>, ureq::Error>) -> Result<Self, ClientError> {
+        let no_answer = |error: ureq::Error| ClientError::NoAnswer { url: url.to_owned(), reason: error.to_string() };
+        let mut answer = answer.map_err(no_answer)?;
+        let text =
+            answer.body_mut().with_config().limit(MAX_ANSWER_BYTES).lossy_utf8(true).read_to_string().map_err(no_answer)?;
+        let header = |name: &str| answer.headers().get(name).and_then(|value| value.to_str().ok());
+        let retry_after = header("retry-after").and_then(|seconds| seconds.parse().ok()).map(Duration::from_secs);
+        let replayed = header(REPLAYED_HEADER) == Some("true");
+        Ok(Self { status: answer.status().as_u16(), text, retry_after, replayed })
+    }
+
+    fn into_refusal(self, url: String) -> ClientError {
+        let problem = answers::problem_in_one_line(&self.text);
+        ClientError::Refused { url, status: self.status, problem, retry_after: self.retry_after }
+    }
+}
+
+fn parse<T: DeserializeOwned>(url: &str, text: &str) -> Result<T, ClientError> {
+    serde_json::from_str(text).map_err(|error| ClientError::Unexpected { url: url.to_owned(), reason: error.to_string() })
+}
+
+/// A path segment: everything but unreserved characters is percent-encoded.
+pub fn path_segment(text: &str) -> String {
+    let encode = |byte: u8| match byte {
+        b'A'..=b'Z' | b'a'..=b'z' | b'0'..=b'9' | b'-' | b'_' | b'~' => char::from(byte).to_string(),
+        // A dot is encoded too: a segment of dots alone would be taken as a way up.
+        _ => format!("%{byte:02X}"),
+    };
+    text.bytes().map(encode).collect()
+}

@@ -1,0 +1,43 @@
+//! Files of clicks, cut into blocks that are always the same, so that each can be sent again and is added once.
+
+mod blocks;
+mod source;
+
+use std::path::{Path, PathBuf};
+
+pub use blocks::{Block, BlockError, Blocks};
+pub use source::{Fingerprint, fingerprint, open};
+
+/// Why a file cannot be loaded.
+#[derive(Debug, thiserror::Error)]
+pub enum LoadError {
+    /// The file cannot be read, or its compressed form is damaged.
+    #[error("cannot read {}: {source}", path.display())]
+    Read {
+        /// The file.
+        path: PathBuf,
+        /// Why not.
+        source: std::io::Error,
+    },
+    /// A line longer than any service takes.
+    #[error("{}: line {line} is longer than {limit} bytes", path.display())]
+    LongLine {
+        /// The file.
+        path: PathBuf,
+        /// The line's number, from 1.
+        line: u64,
+        /// The longest line accepted.
+        limit: usize,
+    },
+}
+
+impl LoadError {
+    /// The error for a file whose lines cannot be cut into blocks.
+    pub fn of_blocks(path: &Path, error: BlockError) -> Self {
+        let path = path.to_owned();
+        match error {
+            BlockError::Read(source) => LoadError::Read { path, source },
+            BlockError::LongLine(line) => LoadError::LongLine { path, line, limit: blocks::LONGEST_LINE },
+        }
+    }
+}
