@@ -7,8 +7,9 @@ use super::super::{BrokerError, Delivered};
 use super::entries;
 use super::plan::Plan;
 use super::state::State;
-use super::storage::{LogStorage, LogWrite};
+use super::storage::LogStorage;
 use super::unit::Unit;
+use super::writer::Writer;
 use super::{Appended, Shared, lock};
 use crate::record::Timestamp;
 
@@ -43,30 +44,6 @@ impl Queue {
             units.push(unit);
         }
         (tickets, units)
-    }
-}
-
-/// Who holds this is the only one that writes to the storage.
-#[derive(Debug, Default)]
-pub(super) struct Writer {
-    /// What takes back a write that failed: it may turn up after all.
-    undo: Option<LogWrite>,
-}
-
-impl Writer {
-    /// Writes all of `write` or nothing. `undo` takes it back.
-    ///
-    /// What an earlier failed write left behind is taken back first, in a write of its own, so that it does not grow while the
-    /// storage stays out of order.
-    pub(super) fn write(&mut self, storage: &impl LogStorage, write: LogWrite, undo: LogWrite) -> Result<(), BrokerError> {
-        if let Some(undo) = &self.undo {
-            storage.write(undo)?;
-            self.undo = None;
-        }
-        if write.changes.is_empty() {
-            return Ok(());
-        }
-        storage.write(&write).inspect_err(|_| self.undo = Some(undo))
     }
 }
 

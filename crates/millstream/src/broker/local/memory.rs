@@ -57,7 +57,7 @@ impl LogStorage for MemoryLog {
                 LogChange::PutBatch { log, last, bytes } => {
                     content.batches.insert((*log, *last), bytes.as_slice().into());
                 }
-                LogChange::RemoveBatches { log, from, to } => {
+                LogChange::RemoveBatches { log, from, to } | LogChange::DropHead { log, from, to } => {
                     let gone: Vec<_> = content.batches.range((*log, *from)..(*log, *to)).map(|(key, _)| *key).collect();
                     for key in gone {
                         content.batches.remove(&key);

@@ -27,6 +27,7 @@ mod state;
 mod storage;
 mod topics;
 mod unit;
+mod writer;
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
@@ -43,8 +44,9 @@ pub use unit::Unit;
 use super::{Broker, BrokerError, CommittedOffset, Delivered, ErrorKind, Isolation, LogRange, TopicDescription, TopicSettings};
 use crate::clock::Clock;
 use crate::record::{Offset, Topic, TopicPartition};
-use commit::{Queue, Writer};
+use commit::Queue;
 use state::State;
+use writer::Writer;
 
 /// A partitioned log with groups and transactions in one process. Clones are the same broker.
 #[derive(Debug)]

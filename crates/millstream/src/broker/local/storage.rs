@@ -35,6 +35,16 @@ pub enum LogChange {
         /// The last offset from which on batches stay.
         to: Offset,
     },
+    /// Removes the batches whose last offset is in `from <= last < to`, at the head of a log: nothing will be stored there
+    /// again, so that the storage may drop what holds them whole.
+    DropHead {
+        /// The log.
+        log: LogId,
+        /// The smallest last offset of a batch to remove.
+        from: Offset,
+        /// The last offset from which on batches stay.
+        to: Offset,
+    },
     /// Sets an entry.
     PutEntry {
         /// The entry's key.
@@ -63,6 +73,10 @@ impl LogWrite {
 
     pub(super) fn remove_batches(&mut self, log: LogId, from: Offset, to: Offset) {
         self.changes.push(LogChange::RemoveBatches { log, from, to });
+    }
+
+    pub(super) fn drop_head(&mut self, log: LogId, from: Offset, to: Offset) {
+        self.changes.push(LogChange::DropHead { log, from, to });
     }
 
     pub(super) fn put_entry(&mut self, key: Vec<u8>, value: Vec<u8>) {

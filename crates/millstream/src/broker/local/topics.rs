@@ -1,10 +1,10 @@
 //! Creating topics, making them larger, deleting from their heads.
 
 use super::super::{BrokerError, ErrorKind, TopicSettings};
-use super::commit::Writer;
 use super::entries;
 use super::state::TopicState;
 use super::storage::{LogStorage, LogWrite};
+use super::writer::Writer;
 use super::{LocalBroker, Shared, lock};
 use crate::record::{Offset, Topic, TopicPartition};
 
@@ -66,33 +66,14 @@ impl<S: LogStorage> Shared<S> {
         Ok(())
     }
 
+    /// Moves the start of a log on. The move is stored by the next write, whatever that is for: a crash before it brings the
+    /// records back, which Kafka allows itself too.
     pub(super) fn delete_records(&self, partition: &TopicPartition, before: Offset) -> Result<(), BrokerError> {
         let mut writer = lock(&self.writer);
-        let (id, start, dropped) = {
-            let state = lock(&self.state);
-            let log = state.log(partition)?;
-            let start = before.min(log.last_stable());
-            if start <= log.start {
-                return Ok(());
-            }
-            let dropped: Vec<_> = log.segments.iter().take(log.segments_before(start)).copied().collect();
-            (log.id, start, dropped)
-        };
-        let mut write = LogWrite::default();
-        write.put_entry(entries::log_key(id), entries::encode_log_start(start));
-        for segment in &dropped {
-            write.remove_entry(entries::segment_key(id, segment.first));
-        }
-        write.remove_batches(id, Offset::ZERO, start);
-        {
-            // Gone for readers from here on, whether the write succeeds or not: it may turn up after all. So a failed one is
-            // not undone but done again.
-            let mut state = lock(&self.state);
-            let log = state.log_mut(partition)?;
-            log.start = start;
-            log.segments.drain(..dropped.len());
-        }
+        let mut state = lock(&self.state);
+        let log = state.log_mut(partition)?;
+        writer.move_start(log, before);
         self.changed.notify_all();
-        writer.write(&self.storage, write.clone(), write)
+        Ok(())
     }
 }
