@@ -1,7 +1,7 @@
 //! Clickmill: counts ad clicks as they happen, exactly once, and answers over HTTP.
 
-pub mod click;
 pub mod cli;
+pub mod click;
 pub mod client;
 pub mod config;
 pub mod generate;
