@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use clap::Args;
 
-use crate::client::{Client, ClientError, TopAnswer};
+use crate::client::{Client, TopAnswer};
 
 use super::error::CommandError;
 use super::server::{PeriodArgs, ServerArgs, completeness_line};
@@ -13,11 +13,8 @@ use super::table;
 
 const REFRESH: Duration = Duration::from_secs(1);
 
-/// Moves the cursor home; what is below it is cleared after the new picture is drawn over the old one, so that nothing flickers.
-const HOME: &str = "\x1b[H";
-const CLEAR_LINE: &str = "\x1b[K";
+/// Clears from the cursor to the end of the screen.
 const CLEAR_BELOW: &str = "\x1b[J";
-const CLEAR_SCREEN: &str = "\x1b[2J";
 
 /// Show the most clicked ads of a period.
 #[derive(Debug, Args)]
@@ -57,26 +54,24 @@ pub(super) fn run(args: &TopArgs) -> Result<(), CommandError> {
     Ok(writeln!(io::stdout(), "{}", picture(&answer))?)
 }
 
-/// Draws the answer every second until the program is stopped. A service that is away is waited for.
+/// Draws the answer every second over the one before, until the program is stopped. A service that is away is waited for.
 fn watch(client: &Client, parameters: &[(&str, String)]) -> Result<(), CommandError> {
     let terminal = io::stdout().is_terminal();
-    if terminal {
-        write!(io::stdout(), "{CLEAR_SCREEN}")?;
-    }
+    let mut lines_drawn = 0;
     loop {
         let shown = match client.get_json::<TopAnswer>("/v1/ads/top", parameters) {
             Ok(answer) => picture(&answer),
-            Err(error) if error.is_transient() => waiting(&error),
+            Err(error) if error.is_transient() => format!("waiting: {}", table::printable(&error.to_string())),
             Err(error) => return Err(error.into()),
         };
         let mut out = io::stdout().lock();
-        if terminal {
-            write!(out, "{HOME}{}{CLEAR_LINE}\n{CLEAR_BELOW}", shown.replace('\n', &format!("{CLEAR_LINE}\n")))?;
-        } else {
-            writeln!(out, "{shown}\n")?;
+        if terminal && lines_drawn > 0 {
+            write!(out, "\x1b[{lines_drawn}F{CLEAR_BELOW}")?;
         }
+        writeln!(out, "{shown}")?;
         out.flush()?;
         drop(out);
+        lines_drawn = shown.lines().count();
         refresh_pause();
     }
 }
@@ -84,10 +79,6 @@ fn watch(client: &Client, parameters: &[(&str, String)]) -> Result<(), CommandEr
 #[allow(clippy::disallowed_methods, reason = "a picture for people, drawn once a second")]
 fn refresh_pause() {
     std::thread::sleep(REFRESH);
-}
-
-fn waiting(error: &ClientError) -> String {
-    format!("waiting: {}", table::printable(&error.to_string()))
 }
 
 fn picture(answer: &TopAnswer) -> String {

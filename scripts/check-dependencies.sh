@@ -1,0 +1,28 @@
+#!/usr/bin/env bash
+# The dependency rule: the engine is pure, and dependencies point one way, millstream <- millstream-rocksdb <- clickmill.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+
+# The names of all crates that a crate is built with, itself excluded.
+dependencies() {
+    cargo tree --locked --package "$1" --edges normal,build --prefix none --format '{p}' | cut -d ' ' -f 1 | sort -u | grep -vx "$1"
+}
+
+failed=0
+refuse() { # CRATE PATTERN WHY
+    local found
+    found=$(dependencies "$1" | grep -xE "$2" || true)
+    if [ -n "$found" ]; then
+        echo "$1 must not depend on" $found "($3)" >&2
+        failed=1
+    fi
+}
+
+native='.*-sys|cc|cmake|bindgen|cxx|pkg-config'
+storage='rocksdb'
+runtime='tokio.*|async-std|smol|mio|futures.*'
+http='http|http-.*|hyper.*|axum.*|tower.*|reqwest|ureq.*|h2'
+kafka='rdkafka.*|kafka.*'
+refuse millstream "$native|$storage|$runtime|$http|$kafka|clickmill|millstream-.*" "the engine is pure: no C++, storage, runtime, HTTP or Kafka"
+refuse millstream-rocksdb "$runtime|$http|$kafka|clickmill" "storage knows no runtime, HTTP, Kafka or service"
+exit $failed

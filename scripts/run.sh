@@ -1,0 +1,71 @@
+#!/usr/bin/env bash
+# Builds, starts Clickmill on its embedded broker with generated clicks, and shows the ten most clicked ads as they change.
+# LISTEN and DATA_DIR choose another address and another directory than 127.0.0.1:8080 and ./data.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+. scripts/rust-path.sh
+
+listen=${LISTEN:-127.0.0.1:8080}
+data=${DATA_DIR:-data}
+url="http://$listen"
+host=${listen%:*} port=${listen##*:}
+
+cargo build --locked --workspace
+clickmill="${CARGO_TARGET_DIR:-target}/debug/clickmill"
+
+serve_pid="" generate_pid=""
+stop() {
+    trap - EXIT INT TERM
+    for pid in $generate_pid $serve_pid; do
+        kill -TERM "$pid" 2>/dev/null || true
+        wait "$pid" 2>/dev/null || true
+    done
+    [ -z "$serve_pid" ] || echo "Stopped. The counts are kept in $data: the next run goes on from them."
+    exit "${1:-0}"
+}
+trap 'stop 0' INT TERM
+trap 'stop $?' EXIT
+
+is_ready() {
+    local status
+    status=$(exec 3<>"/dev/tcp/$host/$port" && printf 'GET /readyz HTTP/1.0\r\nHost: %s\r\n\r\n' "$listen" >&3 && head -n 1 <&3) 2>/dev/null
+    [[ $status == *" 200 "* ]]
+}
+
+mkdir -p "$data"
+log="$data/serve.log"
+if (exec 3<>"/dev/tcp/$host/$port") 2>/dev/null; then
+    echo "Something listens on $listen already: stop it, or choose another address with LISTEN=127.0.0.1:8081 make run" >&2
+    exit 1
+fi
+
+# In sessions of their own, so that Ctrl-C reaches this script alone and each is stopped in its turn.
+setsid "$clickmill" serve --listen "$listen" --data-dir "$data" >"$log" 2>&1 </dev/null &
+serve_pid=$!
+echo "Starting; the log is in $log"
+until is_ready; do
+    if ! kill -0 "$serve_pid" 2>/dev/null; then
+        serve_pid=""
+        echo "Clickmill did not start:" >&2
+        tail -n 5 "$log" >&2
+        exit 1
+    fi
+    sleep 0.2
+done
+
+setsid "$clickmill" generate --url "$url" --rate "${RATE:-500}" --disorder 10s --late 0.002 --bad 0.002 --seed "$RANDOM" \
+    >"$data/generate.log" 2>&1 </dev/null &
+generate_pid=$!
+
+cat <<EOF
+
+Clickmill counts generated clicks at $url. Where to look:
+  The API, to read and to try    $url/docs
+  The most clicked ads           curl '$url/v1/ads/top?from=-15m'
+  One ad                         curl '$url/v1/ads/ad-1/clicks?from=-15m'
+  A click of your own            curl $url/v1/clicks -H 'content-type: application/json' -d '{"ad_id": "ad-1"}'
+  Metrics                        curl $url/metrics
+Ctrl-C stops everything and keeps the counts.
+
+EOF
+"$clickmill" top --watch --url "$url"
