@@ -20,26 +20,31 @@ has_libclang() {
     return 1
 }
 
-missing=()
-command -v c++ >/dev/null || missing+=(g++)
-command -v cc >/dev/null || missing+=(gcc)
-has_libclang || missing+=(libclang-dev)
-command -v cargo >/dev/null || missing+=(rustup)
-
-if [ ${#missing[@]} -gt 0 ]; then
-    as_root=()
-    if [ "$(id -u)" -ne 0 ]; then
-        as_root=(sudo)
+as_root() {
+    if [ "$(id -u)" -eq 0 ]; then
+        "$@"
+    else
+        command -v sudo >/dev/null || fail "neither root nor sudo: run as root: $*"
+        sudo "$@"
     fi
-    by_hand="install by hand: ${missing[*]}"
-    command -v apt-get >/dev/null || fail "cannot install on this system without apt-get; $by_hand"
-    [ ${#as_root[@]} -eq 0 ] || command -v sudo >/dev/null || fail "cannot install without root or sudo; $by_hand"
-    echo "Installing: ${missing[*]}"
-    "${as_root[@]}" apt-get update -qq
-    "${as_root[@]}" env DEBIAN_FRONTEND=noninteractive apt-get install -qq --yes --no-install-recommends ca-certificates "${missing[@]}" >/dev/null ||
-        fail "apt-get could not install all of it (an old release has no rustup: see https://rustup.rs); $by_hand"
-fi
+}
 
+install() {
+    command -v apt-get >/dev/null || fail "this system has no apt-get: install by hand: $*"
+    echo "Installing: $*"
+    as_root apt-get update -qq
+    as_root env DEBIAN_FRONTEND=noninteractive apt-get install -qq --yes --no-install-recommends "$@" >/dev/null
+}
+
+missing=()
+command -v cc >/dev/null || missing+=(gcc)
+command -v c++ >/dev/null || missing+=(g++)
+has_libclang || missing+=(libclang-dev)
+[ ${#missing[@]} -eq 0 ] || install "${missing[@]}" || fail "could not install ${missing[*]}"
+
+if ! command -v cargo >/dev/null && ! command -v rustup >/dev/null; then
+    install ca-certificates rustup || fail "this release has no package for rustup: install Rust as https://rustup.rs says"
+fi
 if command -v rustup >/dev/null; then
     cargo --version >/dev/null 2>&1 || rustup default stable
     for component in rustfmt clippy; do

@@ -28,13 +28,17 @@ trap 'stop $?' EXIT
 
 is_ready() {
     local status
-    status=$(exec 3<>"/dev/tcp/$host/$port" && printf 'GET /readyz HTTP/1.0\r\nHost: %s\r\n\r\n' "$listen" >&3 && head -n 1 <&3) 2>/dev/null
+    status=$(
+        exec 2>/dev/null 3<>"/dev/tcp/$host/$port" || exit
+        printf 'GET /readyz HTTP/1.0\r\nHost: %s\r\n\r\n' "$listen" >&3
+        head -n 1 <&3
+    ) || true
     [[ $status == *" 200 "* ]]
 }
 
 mkdir -p "$data"
 log="$data/serve.log"
-if (exec 3<>"/dev/tcp/$host/$port") 2>/dev/null; then
+if (exec 2>/dev/null 3<>"/dev/tcp/$host/$port"); then
     echo "Something listens on $listen already: stop it, or choose another address with LISTEN=127.0.0.1:8081 make run" >&2
     exit 1
 fi

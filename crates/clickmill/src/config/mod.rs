@@ -9,11 +9,12 @@ mod settings;
 mod units;
 mod validate;
 
-use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::num::NonZeroU32;
 use std::path::PathBuf;
 use std::time::Duration;
+
+use millstream_rocksdb::state::RocksDbOptions;
 
 pub use effective::{to_json, to_toml};
 pub use error::ConfigError;
@@ -23,7 +24,7 @@ pub use settings::{FlagValue, Origin, Setting, Settings, Sources};
 pub use units::{format_duration, format_size, parse_duration, parse_size};
 
 /// A configuration in which every value is in its range and all go together.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct Config {
     /// The HTTP server.
     pub server: ServerConfig,
@@ -35,8 +36,8 @@ pub struct Config {
     pub clicks: ClicksConfig,
     /// How clicks are counted.
     pub window: WindowConfig,
-    /// How state is stored.
-    pub rocksdb: RocksDbConfig,
+    /// How state is stored; known to be valid.
+    pub rocksdb: RocksDbOptions,
     /// What the service says on standard error.
     pub log: LogConfig,
 }
@@ -127,13 +128,6 @@ pub struct WindowConfig {
     pub grace: Duration,
     /// How far back counts can be asked for; at least size + grace.
     pub retention: Duration,
-}
-
-/// `[rocksdb]`: how state is stored.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct RocksDbConfig {
-    /// RocksDB's own options by RocksDB's own names.
-    pub options: BTreeMap<String, String>,
 }
 
 /// `[log]`: what the service says on standard error.

@@ -2,7 +2,7 @@
 //! this table, and nothing outside it is accepted.
 
 /// What an option takes.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq)]
 pub enum Kind {
     /// Any text but the empty one.
     Text,
@@ -23,6 +23,13 @@ pub enum Kind {
         min: u64,
         /// The largest one accepted.
         max: u64,
+    },
+    /// A number in a range, whole or not.
+    Number {
+        /// The smallest one accepted.
+        min: f64,
+        /// The largest one accepted.
+        max: f64,
     },
     /// A whole number of threads from 1 to 1024, or `"auto"`.
     Threads,
@@ -73,8 +80,8 @@ pub const SECTIONS: [(&str, &str); 8] = [
     ),
     (
         ROCKSDB_SECTION,
-        "How state is stored. Beside the options listed, any RocksDB option is set by RocksDB's own name, such as \
-         `max_background_jobs = 4`; RocksDB refuses names it does not know when the stores open.",
+        "How state is stored. Beside the options listed, any RocksDB option is set by RocksDB's own name and in its notation, such \
+         as `max_open_files = 500`. A name that RocksDB does not know, or that the store has to set itself, is refused at start.",
     ),
     ("log", "What the service says on standard error."),
 ];
@@ -87,6 +94,7 @@ pub(super) const ROCKSDB_SECTION: &str = "rocksdb";
 
 const KIB: u64 = 1 << 10;
 const MIB: u64 = 1 << 20;
+const COMPRESSION: Kind = Kind::Choice(&["none", "lz4", "zstd"]);
 const POSITIVE: Kind = Kind::Duration { zero: false };
 const FROM_ZERO: Kind = Kind::Duration { zero: true };
 
@@ -194,6 +202,33 @@ pub const OPTIONS: &[OptionSpec] = &[
     ),
     option("window.retention", POSITIVE, "7d", "How far back counts can be asked for. At least size and grace together."),
     option(
+        "rocksdb.write_buffer_size",
+        Kind::Size { min: MIB },
+        "64MiB",
+        "How much a store collects in memory before it writes a file, a sixteenth of `engine.memory` at most. It bounds what is \
+         replayed after a crash.",
+    ),
+    option("rocksdb.block_size", Kind::Size { min: KIB }, "16KiB", "The rows read and cached together, before compression."),
+    option(
+        "rocksdb.bloom_bits_per_key",
+        Kind::Number { min: 0.0, max: 100.0 },
+        "10",
+        "Bits of bloom filter for each row; 10 lets 1 % of the lookups of absent rows through. 0: no filter.",
+    ),
+    option("rocksdb.compression", COMPRESSION, "lz4", "How files are compressed, those of the last level excepted."),
+    option(
+        "rocksdb.bottommost_compression",
+        COMPRESSION,
+        "zstd",
+        "How the last level is compressed, where most of the data lies.",
+    ),
+    option(
+        "rocksdb.max_background_jobs",
+        Kind::Integer { min: 1, max: 256 },
+        "2",
+        "Threads for flushes and compactions, shared by all stores.",
+    ),
+    option(
         "log.level",
         Kind::Text,
         "info",
@@ -228,7 +263,7 @@ impl Kind {
     /// Whether a value of this kind is written without quotes in TOML.
     pub(crate) fn is_bare(self, text: &str) -> bool {
         match self {
-            Kind::Integer { .. } | Kind::Boolean => true,
+            Kind::Integer { .. } | Kind::Number { .. } | Kind::Boolean => true,
             Kind::Threads => text != "auto",
             _ => false,
         }

@@ -4,19 +4,22 @@ use std::net::SocketAddr;
 use std::num::NonZeroU32;
 use std::time::Duration;
 
+use millstream_rocksdb::state::{Compression, RocksDbOptions};
 use tracing_subscriber::EnvFilter;
 
 use super::error::ConfigError;
 use super::options::{self, Kind, ROCKSDB_SECTION};
 use super::settings::{Setting, Settings};
 use super::units::{DURATION_FORM, SIZE_FORM, format_size, parse_duration, parse_size};
-use super::{
-    ClicksConfig, Config, DataConfig, EngineConfig, LogConfig, LogFormat, RocksDbConfig, ServerConfig, TimestampSource,
-    WindowConfig,
-};
+use super::{ClicksConfig, Config, DataConfig, EngineConfig, LogConfig, LogFormat, ServerConfig, TimestampSource, WindowConfig};
 
 /// The word that switches an option off.
 const OFF: &str = "off";
+
+const TIMESTAMP_SOURCES: &[(&str, TimestampSource)] = &[("field", TimestampSource::Field), ("record", TimestampSource::Record)];
+const LOG_FORMATS: &[(&str, LogFormat)] = &[("text", LogFormat::Text), ("json", LogFormat::Json)];
+const COMPRESSIONS: &[(&str, Compression)] =
+    &[("none", Compression::None), ("lz4", Compression::Lz4), ("zstd", Compression::Zstd)];
 
 /// The most threads that can be asked for.
 const MAX_THREADS: u32 = 1024;
@@ -37,8 +40,8 @@ pub(super) fn config(settings: &Settings) -> Result<Config, ConfigError> {
             grace: values.duration("window.grace")?,
             retention: values.duration("window.retention")?,
         },
-        rocksdb: rocksdb(settings),
-        log: LogConfig { level: values.log_level("log.level")?, format: values.log_format("log.format")? },
+        rocksdb: rocksdb(values)?,
+        log: LogConfig { level: values.log_level("log.level")?, format: values.choice("log.format", LOG_FORMATS)? },
     })
 }
 
@@ -72,7 +75,7 @@ fn clicks(values: Values<'_>) -> Result<ClicksConfig, ConfigError> {
         ad_id_field: values.text("clicks.ad_id_field")?,
         timestamp_field: values.text("clicks.timestamp_field")?,
         click_id_field: values.text("clicks.click_id_field")?,
-        timestamp_source: values.timestamp_source("clicks.timestamp_source")?,
+        timestamp_source: values.choice("clicks.timestamp_source", TIMESTAMP_SOURCES)?,
         max_ahead: values.duration("clicks.max_ahead")?,
         keyed_by_ad: values.boolean("clicks.keyed_by_ad")?,
         retention: values.duration_or_off("clicks.retention")?,
@@ -80,10 +83,18 @@ fn clicks(values: Values<'_>) -> Result<ClicksConfig, ConfigError> {
     })
 }
 
-fn rocksdb(settings: &Settings) -> RocksDbConfig {
-    let free =
-        settings.section(ROCKSDB_SECTION).filter(|(name, _)| options::find(&format!("{ROCKSDB_SECTION}.{name}")).is_none());
-    RocksDbConfig { options: free.map(|(name, setting)| (name.to_owned(), setting.text.clone())).collect() }
+fn rocksdb(values: Values<'_>) -> Result<RocksDbOptions, ConfigError> {
+    let all = values.0.section(ROCKSDB_SECTION);
+    let named = all.filter(|(name, _)| options::find(&format!("{ROCKSDB_SECTION}.{name}")).is_none());
+    Ok(RocksDbOptions {
+        write_buffer_size: values.size("rocksdb.write_buffer_size")? as usize,
+        block_size: values.size("rocksdb.block_size")? as usize,
+        bloom_bits_per_key: values.number("rocksdb.bloom_bits_per_key")?,
+        compression: values.choice("rocksdb.compression", COMPRESSIONS)?,
+        bottommost_compression: values.choice("rocksdb.bottommost_compression", COMPRESSIONS)?,
+        max_background_jobs: values.integer("rocksdb.max_background_jobs")? as u16,
+        named: named.map(|(name, setting)| (name.to_owned(), setting.text.clone())).collect(),
+    })
 }
 
 /// The settings, read by kind. A key asked for is in the table of options, and has a value unless it is optional there.
@@ -179,26 +190,22 @@ impl<'s> Values<'s> {
         })
     }
 
-    fn timestamp_source(self, key: &str) -> Result<TimestampSource, ConfigError> {
-        self.parse(key, "\"field\" or \"record\"", |text| match text {
-            "field" => Some(TimestampSource::Field),
-            "record" => Some(TimestampSource::Record),
-            _ => None,
-        })
+    fn number(self, key: &str) -> Result<f64, ConfigError> {
+        let Kind::Number { min, max } = self.kind(key) else { unreachable!("{key} is a number") };
+        let accepted = format!("a number from {min} to {max}");
+        self.parse(key, &accepted, |text| text.parse().ok().filter(|number| (min..=max).contains(number)))
+    }
+
+    /// What one of the words stands for.
+    fn choice<T: Copy>(self, key: &str, words: &[(&str, T)]) -> Result<T, ConfigError> {
+        let accepted: Vec<_> = words.iter().map(|(word, _)| format!("\"{word}\"")).collect();
+        self.parse(key, &accepted.join(" or "), |text| words.iter().find(|(word, _)| *word == text).map(|(_, meaning)| *meaning))
     }
 
     fn log_level(self, key: &str) -> Result<String, ConfigError> {
         self.parse(key, "error, warn, info, debug, trace, or directives such as info,millstream=debug", |text| {
             EnvFilter::try_new(text).ok().filter(|_| !text.trim().is_empty())?;
             Some(text.to_owned())
-        })
-    }
-
-    fn log_format(self, key: &str) -> Result<LogFormat, ConfigError> {
-        self.parse(key, "\"text\" or \"json\"", |text| match text {
-            "text" => Some(LogFormat::Text),
-            "json" => Some(LogFormat::Json),
-            _ => None,
         })
     }
 }

@@ -62,6 +62,7 @@ fn takes(kind: Kind) -> String {
         Kind::HostPort => "host and port".to_owned(),
         Kind::Integer { min, max } if min == max => format!("{min}"),
         Kind::Integer { min, max } => format!("{min} to {max}"),
+        Kind::Number { min, max } => format!("number from {min} to {max}"),
         Kind::Threads => "1 to 1024, or `\"auto\"`".to_owned(),
         Kind::Boolean => "`true` or `false`".to_owned(),
         Kind::Duration { zero: true } => "duration".to_owned(),

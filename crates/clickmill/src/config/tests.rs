@@ -133,11 +133,27 @@ fn kafka_is_refused_in_this_build() {
 }
 
 #[test]
-fn rocksdb_takes_any_name() {
+fn rocksdb_takes_typed_options_and_its_own() {
     let config =
-        from_file("[rocksdb]\nmax_background_jobs = 4\nuse_fsync = true\ncompression = \"kZSTD\"\n").expect("taken as they are");
-    let options: Vec<_> = config.rocksdb.options.iter().map(|(name, value)| (name.as_str(), value.as_str())).collect();
-    assert_eq!(options, [("compression", "kZSTD"), ("max_background_jobs", "4"), ("use_fsync", "true")]);
+        from_file("[rocksdb]\nmax_background_jobs = 4\nbloom_bits_per_key = 9.5\nuse_fsync = true\nttl = 3600\n").expect("taken");
+    assert_eq!(config.rocksdb.max_background_jobs, 4);
+    assert_eq!(config.rocksdb.bloom_bits_per_key, 9.5);
+    let named: Vec<_> = config.rocksdb.named.iter().map(|(name, value)| (name.as_str(), value.as_str())).collect();
+    assert_eq!(named, [("ttl", "3600"), ("use_fsync", "true")]);
+
+    let message = from_file("[rocksdb]\nmax_open_fils = 4\n").expect_err("a name that RocksDB does not know").to_string();
+    assert!(
+        message.starts_with("rocksdb.max_open_fils = 4 (") && message.ends_with("): RocksDB has no such option"),
+        "{message}"
+    );
+    let message = from_file("[rocksdb]\natomic_flush = false\n").expect_err("the store's own").to_string();
+    assert!(message.contains("cannot be set: "), "{message}");
+}
+
+#[test]
+fn the_defaults_of_rocksdb_are_those_of_the_store() {
+    let config = Config::load(&Sources::default()).expect("the defaults");
+    assert_eq!(config.rocksdb, RocksDbOptions::default());
 }
 
 /// What is printed is a file that makes the same configuration.

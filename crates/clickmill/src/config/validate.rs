@@ -1,7 +1,7 @@
 //! What holds between options.
 
 use super::error::ConfigError;
-use super::options::KAFKA_SECTION;
+use super::options::{KAFKA_SECTION, ROCKSDB_SECTION};
 use super::settings::Settings;
 use super::units::format_duration;
 use super::{ClicksConfig, Config};
@@ -15,6 +15,7 @@ pub(super) fn check(config: &Config, settings: &Settings) -> Result<(), ConfigEr
     check_window(config, settings)?;
     check_clicks(&config.clicks, settings)?;
     check_topics(config, settings)?;
+    check_rocksdb(config, settings)?;
     if config.engine.commit_interval_backlog < config.engine.commit_interval {
         let reason = format!(
             "shorter than engine.commit_interval = {}: make it at least as long",
@@ -56,6 +57,13 @@ fn check_clicks(clicks: &ClicksConfig, settings: &Settings) -> Result<(), Config
         }
     }
     Ok(())
+}
+
+fn check_rocksdb(config: &Config, settings: &Settings) -> Result<(), ConfigError> {
+    config
+        .rocksdb
+        .validate()
+        .map_err(|refused| conflict(&format!("{ROCKSDB_SECTION}.{}", refused.name), settings, refused.reason))
 }
 
 fn check_topics(config: &Config, settings: &Settings) -> Result<(), ConfigError> {
