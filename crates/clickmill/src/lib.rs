@@ -5,6 +5,8 @@ pub mod click;
 pub mod client;
 pub mod config;
 pub mod generate;
+pub mod http;
 pub mod load;
 pub mod logging;
+pub mod metrics;
 pub mod serve;

@@ -1,0 +1,169 @@
+//! `POST /v1/clicks`: clicks in.
+
+use axum::Json;
+use axum::body::{Body, Bytes, to_bytes};
+use axum::extract::State;
+use axum::http::{HeaderMap, StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use millstream::partitioner::partition_for_key;
+use serde::Serialize;
+use utoipa::ToSchema;
+
+use super::body::BodyFormat;
+use super::mill::{Appended, Idempotency, IncomingClick};
+use super::params::{NoParams, Params};
+use super::problem::{Problem, ProblemBody, ProblemKind};
+use super::{MAX_CLICKS_PER_REQUEST, MAX_IDEMPOTENCY_KEY_BYTES, Service};
+use crate::click::Refusal;
+
+const IDEMPOTENCY_KEY: &str = "idempotency-key";
+
+/// A click, with any other fields. The names of these three are configuration.
+#[derive(ToSchema)]
+#[schema(as = Click, example = json!({"ad_id": "ad-1", "timestamp": 1767225600000_i64}))]
+#[expect(dead_code, reason = "describes what the codec reads")]
+pub(super) struct ClickBody {
+    /// 1 to 256 bytes of UTF-8.
+    #[schema(min_length = 1, max_length = 256)]
+    ad_id: String,
+    /// Event time: epoch milliseconds as a number or a string, or RFC 3339. The time of arrival where absent.
+    #[schema(value_type = Option<i64>)]
+    timestamp: (),
+    /// Carried and not interpreted.
+    click_id: Option<String>,
+}
+
+/// What became of the clicks of a request.
+#[derive(Debug, Serialize, ToSchema)]
+pub(super) struct IntakeAnswer {
+    /// How many were taken.
+    accepted: usize,
+    /// Those that were not.
+    rejected: Vec<Rejected>,
+}
+
+/// A click that was not taken.
+#[derive(Debug, Serialize, ToSchema)]
+struct Rejected {
+    /// Its place in the request, from 0. Blank lines do not count.
+    index: usize,
+    /// Why.
+    #[schema(example = "ad_id is missing")]
+    reason: &'static str,
+}
+
+/// Takes clicks in. Answers once every accepted click is durable. The accepted clicks of a request are stored together or not at all.
+#[utoipa::path(
+    post, path = "/v1/clicks", tag = "clicks",
+    params(("Idempotency-Key" = Option<String>, Header,
+        description = "Up to 128 bytes, kept for 24 h at least. A key that is stored already answers 202 with the first result and adds nothing.")),
+    request_body(
+        description = "One object or an array (`application/json`), or one object a line (`application/x-ndjson`).",
+        content((Vec<ClickBody> = "application/json"), (String = "application/x-ndjson"))
+    ),
+    responses(
+        (status = 202, description = "Every accepted click is durable.", body = IntakeAnswer),
+        (status = 400, description = "The body is not JSON, or a parameter or the key cannot be taken.", body = ProblemBody, content_type = "application/problem+json"),
+        (status = 413, description = "The body is too large.", body = ProblemBody, content_type = "application/problem+json"),
+        (status = 415, description = "The body is of another type.", body = ProblemBody, content_type = "application/problem+json"),
+        (status = 422, description = "No click was accepted.", body = IntakeAnswer),
+        (status = 503, description = "It cannot keep up, has no room, or is shutting down.", body = ProblemBody, content_type = "application/problem+json",
+            headers(("Retry-After" = u32, description = "Seconds."))),
+    )
+)]
+pub(super) async fn post_clicks(
+    State(service): State<Service>,
+    Params(NoParams {}): Params<NoParams>,
+    headers: HeaderMap,
+    body: Body,
+) -> Result<Response, Problem> {
+    let format = BodyFormat::of(&headers)?;
+    let key = idempotency_key(&headers)?;
+    let max_body = service.options().max_body;
+    let announced = headers.get(header::CONTENT_LENGTH).and_then(|length| length.to_str().ok()?.parse().ok());
+    if announced.is_some_and(|length: usize| length > max_body) {
+        return Err(too_large(max_body));
+    }
+    let room = service.limits().room_for_body(announced.unwrap_or(max_body)).await?;
+    let body = to_bytes(body, max_body).await.map_err(|error| unread(&error, max_body))?;
+    let work = {
+        let service = service.clone();
+        move || {
+            let _room = room;
+            take_in(&service, format, key.as_deref(), &body)
+        }
+    };
+    service.limits().intake(work).await?
+}
+
+/// Decodes, appends, and answers.
+fn take_in(service: &Service, format: BodyFormat, key: Option<&[u8]>, body: &Bytes) -> Result<Response, Problem> {
+    let (mill, metrics) = (service.mill(), service.metrics());
+    let arrived = mill.now();
+    let parts = format.split(body)?;
+    if parts.len() > MAX_CLICKS_PER_REQUEST {
+        let detail = format!("{} clicks in one request, {MAX_CLICKS_PER_REQUEST} is the limit", parts.len());
+        return Err(Problem::new(ProblemKind::BodyTooLarge, detail));
+    }
+    let partitions = mill.clicks_partitions();
+    let mut accepted = Vec::with_capacity(parts.len());
+    let mut refused: Vec<(usize, Refusal)> = Vec::new();
+    for (index, value) in parts.into_iter().enumerate() {
+        match service.decoder().decode(value, arrived) {
+            Ok(click) => {
+                let partition = partition_for_key(click.ad_id.as_bytes(), partitions);
+                accepted.push(IncomingClick { partition, ad_id: click.ad_id, value });
+            }
+            Err(refusal) => refused.push((index, refusal)),
+        }
+    }
+    let rejected = refused.iter().map(|&(index, refusal)| Rejected { index, reason: refusal.text() }).collect();
+    let answer = IntakeAnswer { accepted: accepted.len(), rejected };
+    if accepted.is_empty() {
+        if let Some(before) = key.map(|key| mill.stored_answer(key)).transpose()?.flatten() {
+            return Ok(stored_before(before));
+        }
+        refused.iter().for_each(|&(_, refusal)| metrics.click_rejected(refusal));
+        return Ok((StatusCode::UNPROCESSABLE_ENTITY, Json(answer)).into_response());
+    }
+    let answer = serde_json::to_vec(&answer).map_err(|error| Problem::new(ProblemKind::Internal, error.to_string()))?;
+    match mill.append(&accepted, arrived, key.map(|key| Idempotency { key, answer: &answer }))? {
+        Appended::Now => {
+            metrics.clicks_accepted(accepted.len());
+            refused.iter().for_each(|&(_, refusal)| metrics.click_rejected(refusal));
+            Ok(stored_before(answer))
+        }
+        Appended::Before(before) => Ok(stored_before(before)),
+    }
+}
+
+/// The answer that is stored, or is now.
+fn stored_before(answer: Vec<u8>) -> Response {
+    (StatusCode::ACCEPTED, [(header::CONTENT_TYPE, "application/json")], answer).into_response()
+}
+
+fn idempotency_key(headers: &HeaderMap) -> Result<Option<Vec<u8>>, Problem> {
+    let invalid = |detail: String| Problem::new(ProblemKind::InvalidIdempotencyKey, detail);
+    let mut keys = headers.get_all(IDEMPOTENCY_KEY).iter();
+    let Some(key) = keys.next() else { return Ok(None) };
+    if keys.next().is_some() {
+        return Err(invalid("there is more than one Idempotency-Key".to_owned()));
+    }
+    match key.len() {
+        1..=MAX_IDEMPOTENCY_KEY_BYTES => Ok(Some(key.as_bytes().to_vec())),
+        length => Err(invalid(format!("the Idempotency-Key has {length} bytes: it is to have 1 to {MAX_IDEMPOTENCY_KEY_BYTES}"))),
+    }
+}
+
+fn too_large(max_body: usize) -> Problem {
+    Problem::new(ProblemKind::BodyTooLarge, format!("a body may have {max_body} bytes"))
+}
+
+/// The problem with a body that could not be read to its end.
+fn unread(error: &axum::Error, max_body: usize) -> Problem {
+    let source = std::error::Error::source(error);
+    if source.is_some_and(|source| source.is::<http_body_util::LengthLimitError>()) {
+        return too_large(max_body);
+    }
+    Problem::new(ProblemKind::InvalidRequest, format!("the body ended early: {error}"))
+}

@@ -1,0 +1,101 @@
+//! Counts out: one ad, the top ads, all ads together.
+
+use axum::Json;
+use axum::extract::rejection::PathRejection;
+use axum::extract::{Path, State};
+use millstream::query::{CountQueries, Period, QueryError};
+
+use super::Service;
+use super::answer::{AdClicks, Clicks, TopAds};
+use super::params::{CountParams, Params, TopParams};
+use super::period;
+use super::problem::{Problem, ProblemBody};
+use crate::click::MAX_AD_ID_BYTES;
+
+/// The clicks of one ad. An ad never seen has none.
+#[utoipa::path(
+    get, path = "/v1/ads/{ad_id}/clicks", tag = "counts",
+    params(("ad_id" = String, Path, description = "The ad, percent-encoded where it holds a slash."), CountParams),
+    responses(
+        (status = 200, body = AdClicks),
+        (status = 400, description = "The period or a parameter cannot be taken.", body = ProblemBody, content_type = "application/problem+json"),
+        (status = 503, description = "Some partitions cannot answer now.", body = ProblemBody, content_type = "application/problem+json"),
+    )
+)]
+pub(super) async fn get_ad_clicks(
+    State(service): State<Service>,
+    ad_id: Result<Path<String>, PathRejection>,
+    Params(params): Params<CountParams>,
+) -> Result<Json<AdClicks>, Problem> {
+    let Path(ad_id) = ad_id.map_err(|rejection| Problem::parameter("ad_id", rejection.body_text()))?;
+    if !(1..=MAX_AD_ID_BYTES).contains(&ad_id.len()) {
+        let reason = format_args!("it has {} bytes, an ad id has 1 to {MAX_AD_ID_BYTES}", ad_id.len());
+        return Err(Problem::parameter("ad_id", reason));
+    }
+    ask(service, params, move |queries, period, params| {
+        let answer = queries.fetch(ad_id.as_bytes(), period, params.read_options())?;
+        Ok(AdClicks { ad_id, clicks: Clicks::new(period, answer.value, answer.completeness) })
+    })
+    .await
+}
+
+/// The most clicked ads of a period, exact over all partitions and instances.
+#[utoipa::path(
+    get, path = "/v1/ads/top", tag = "counts",
+    params(TopParams),
+    responses(
+        (status = 200, body = TopAds),
+        (status = 400, description = "The period or a parameter cannot be taken.", body = ProblemBody, content_type = "application/problem+json"),
+        (status = 503, description = "Some partitions cannot answer now.", body = ProblemBody, content_type = "application/problem+json"),
+    )
+)]
+pub(super) async fn get_top_ads(
+    State(service): State<Service>,
+    Params(params): Params<TopParams>,
+) -> Result<Json<TopAds>, Problem> {
+    let limit = params.limit()?;
+    ask(service, params.into_count_params(), move |queries, period, params| {
+        let answer = queries.top(period, limit, params.read_options())?;
+        Ok(TopAds::new(period, answer.value, answer.completeness))
+    })
+    .await
+}
+
+/// The clicks of all ads together.
+#[utoipa::path(
+    get, path = "/v1/clicks", tag = "counts",
+    params(CountParams),
+    responses(
+        (status = 200, body = Clicks),
+        (status = 400, description = "The period or a parameter cannot be taken.", body = ProblemBody, content_type = "application/problem+json"),
+        (status = 503, description = "Some partitions cannot answer now.", body = ProblemBody, content_type = "application/problem+json"),
+    )
+)]
+pub(super) async fn get_clicks(
+    State(service): State<Service>,
+    Params(params): Params<CountParams>,
+) -> Result<Json<Clicks>, Problem> {
+    ask(service, params, |queries, period, params| {
+        let answer = queries.totals(period, params.read_options())?;
+        Ok(Clicks::new(period, answer.value, answer.completeness))
+    })
+    .await
+}
+
+/// Resolves the period and asks, where that may block.
+async fn ask<A: Send + 'static>(
+    service: Service,
+    params: CountParams,
+    question: impl FnOnce(&dyn CountQueries, Period, &CountParams) -> Result<A, QueryError> + Send + 'static,
+) -> Result<Json<A>, Problem> {
+    let work = {
+        let service = service.clone();
+        move || {
+            let (now, queries) = (service.mill().now(), service.mill().queries());
+            let longest = service.options().max_query_period;
+            let period = period::resolve(params.from.as_deref(), params.to.as_deref(), now, queries, longest)?;
+            Ok(Json(question(queries, period, &params)?))
+        }
+    };
+    service.limits().query(work).await?
+}

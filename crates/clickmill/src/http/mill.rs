@@ -1,0 +1,96 @@
+//! What the HTTP API needs of the process it runs in.
+
+use std::borrow::Cow;
+
+use millstream::query::CountQueries;
+use millstream::record::{Partition, Timestamp};
+
+use super::status::{Cluster, Readiness};
+
+/// The running mill, as the HTTP API sees it. Calls may block for as long as storage takes; handlers make them on threads where
+/// that is allowed. [`Mill::now`] and [`Mill::readiness`] do not block.
+pub trait Mill: Send + Sync + 'static {
+    /// The wall clock.
+    fn now(&self) -> Timestamp;
+
+    /// How many partitions the clicks topic has, at least 1.
+    fn clicks_partitions(&self) -> u32;
+
+    /// Appends the clicks to the clicks topic, each to its partition, with `arrived` as the timestamp of all. Returns when they are
+    /// durable: all of them, or on an error none.
+    ///
+    /// With an idempotency key, key and answer are stored in the same unit. Where the key is stored already, nothing is appended.
+    ///
+    /// # Errors
+    /// See [`AppendError`].
+    fn append(
+        &self,
+        clicks: &[IncomingClick<'_>],
+        arrived: Timestamp,
+        idempotency: Option<Idempotency<'_>>,
+    ) -> Result<Appended, AppendError>;
+
+    /// The answer that is stored with an idempotency key.
+    ///
+    /// # Errors
+    /// See [`AppendError`].
+    fn stored_answer(&self, key: &[u8]) -> Result<Option<Vec<u8>>, AppendError>;
+
+    /// The counts.
+    fn queries(&self) -> &dyn CountQueries;
+
+    /// Whether every task of this instance is restored and running.
+    fn readiness(&self) -> Readiness;
+
+    /// All instances and what they hold.
+    fn cluster(&self) -> Cluster;
+}
+
+/// A click that was taken in and is to be written.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct IncomingClick<'a> {
+    /// The partition of its ad.
+    pub partition: Partition,
+    /// The ad id: the record's key.
+    pub ad_id: Cow<'a, str>,
+    /// The object as it came: the record's value.
+    pub value: &'a [u8],
+}
+
+/// What makes a request safe to send again.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Idempotency<'a> {
+    /// The client's key, 1 to [`super::MAX_IDEMPOTENCY_KEY_BYTES`] bytes.
+    pub key: &'a [u8],
+    /// The body of the answer, to be given again.
+    pub answer: &'a [u8],
+}
+
+/// What became of a request's clicks.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Appended {
+    /// They are durable.
+    Now,
+    /// The key was stored before, with this answer; nothing was added.
+    Before(Vec<u8>),
+}
+
+/// Why no click of a request was appended.
+#[derive(Debug, Clone, thiserror::Error)]
+pub enum AppendError {
+    /// There is no room for more; there may be later.
+    #[error("no room for more clicks: {0}")]
+    Full(String),
+    /// More comes than can be written.
+    #[error("clicks come faster than they can be written")]
+    Overloaded,
+    /// The process is on its way down and takes nothing more.
+    #[error("this instance is shutting down")]
+    ShuttingDown,
+    /// The clicks may have become durable, or not.
+    #[error("it is not known whether the clicks are stored ({0}); with the same Idempotency-Key they may be sent again")]
+    OutcomeUnknown(String),
+    /// Anything else; an operator has to look.
+    #[error("clicks cannot be written: {0}")]
+    Failed(String),
+}

@@ -1,0 +1,133 @@
+//! The HTTP API, version 1, on axum. Handlers extract, call the [`Mill`], and convert; what goes wrong becomes an RFC 9457 problem in
+//! one place (`problem`).
+
+mod answer;
+mod body;
+mod clicks;
+mod counts;
+mod limits;
+mod mill;
+mod observe;
+mod operations;
+mod page;
+mod params;
+mod period;
+mod problem;
+mod status;
+mod time;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::Router;
+use axum::middleware::{from_fn_with_state, map_response};
+use axum::routing::get;
+use tower_http::catch_panic::CatchPanicLayer;
+use tower_http::trace::TraceLayer;
+use utoipa::OpenApi;
+use utoipa_axum::router::OpenApiRouter;
+use utoipa_axum::routes;
+use utoipa_swagger_ui::SwaggerUi;
+
+pub use mill::{AppendError, Appended, Idempotency, IncomingClick, Mill};
+pub use status::{Cluster, Instance, Readiness, RestoreProgress, TaskStatus};
+
+use crate::click::ClickDecoder;
+use crate::metrics::Metrics;
+use limits::Limits;
+
+/// The longest idempotency key, in bytes.
+pub const MAX_IDEMPOTENCY_KEY_BYTES: usize = 128;
+
+/// How many clicks one request may bring. The answer to the worst of bodies stays in bounds with it.
+pub const MAX_CLICKS_PER_REQUEST: usize = 200_000;
+
+/// The limits of the API.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct HttpOptions {
+    /// The largest body in bytes.
+    pub max_body: usize,
+    /// How many requests are worked on at once.
+    pub max_concurrent_requests: usize,
+    /// How long one request may take.
+    pub request_timeout: Duration,
+    /// The longest period of one query.
+    pub max_query_period: Duration,
+}
+
+/// The API of a mill. `decoder` is the one that the engine reads the clicks topic with.
+pub fn router(mill: Arc<dyn Mill>, decoder: ClickDecoder, metrics: Arc<Metrics>, options: HttpOptions) -> Router {
+    let limits = Limits::new(&options);
+    let service = Service(Arc::new(Inner { mill, decoder, metrics, options, limits }));
+    let (bounded, bounded_api) = OpenApiRouter::with_openapi(Description::openapi())
+        .routes(routes!(clicks::post_clicks, counts::get_clicks))
+        .routes(routes!(counts::get_top_ads))
+        .routes(routes!(counts::get_ad_clicks))
+        .routes(routes!(operations::get_cluster))
+        .layer(from_fn_with_state(service.clone(), limits::bound))
+        .split_for_parts();
+    // A probe must get its answer when everything else is too much.
+    let (router, api) = OpenApiRouter::with_openapi(bounded_api)
+        .routes(routes!(operations::get_health))
+        .routes(routes!(operations::get_readiness))
+        .routes(routes!(operations::get_metrics))
+        .split_for_parts();
+    router
+        .merge(bounded)
+        .merge(SwaggerUi::new("/docs").url("/openapi.json", api))
+        .route("/", get(page::get_page))
+        .layer(from_fn_with_state(service.clone(), observe::measure))
+        .layer(map_response(observe::as_problem))
+        .layer(CatchPanicLayer::custom(observe::panicked))
+        .layer(TraceLayer::new_for_http())
+        .with_state(service)
+}
+
+/// The head of the OpenAPI description; the rest comes from the handlers.
+#[derive(OpenApi)]
+#[openapi(
+    info(title = "Clickmill", description = "Counts ad clicks as they happen, exactly once."),
+    tags(
+        (name = "clicks", description = "Clicks in"),
+        (name = "counts", description = "Counts out"),
+        (name = "operations", description = "Running it"),
+    )
+)]
+struct Description;
+
+/// What handlers share.
+#[derive(Clone)]
+struct Service(Arc<Inner>);
+
+struct Inner {
+    mill: Arc<dyn Mill>,
+    decoder: ClickDecoder,
+    metrics: Arc<Metrics>,
+    options: HttpOptions,
+    limits: Limits,
+}
+
+impl Service {
+    fn mill(&self) -> &dyn Mill {
+        self.0.mill.as_ref()
+    }
+
+    fn decoder(&self) -> &ClickDecoder {
+        &self.0.decoder
+    }
+
+    fn metrics(&self) -> &Arc<Metrics> {
+        &self.0.metrics
+    }
+
+    fn options(&self) -> &HttpOptions {
+        &self.0.options
+    }
+
+    fn limits(&self) -> &Limits {
+        &self.0.limits
+    }
+}
+
+#[cfg(test)]
+mod tests;

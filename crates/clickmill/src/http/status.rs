@@ -1,0 +1,68 @@
+//! How the instance and its tasks are, as `/readyz` and `/v1/cluster` tell it.
+
+use serde::Serialize;
+use utoipa::ToSchema;
+
+/// Whether an instance is ready, and why not.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, ToSchema)]
+pub struct Readiness {
+    /// Whether every task is restored and running.
+    pub ready: bool,
+    /// The tasks of this instance.
+    pub tasks: Vec<TaskStatus>,
+}
+
+/// All instances of the application.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, ToSchema)]
+pub struct Cluster {
+    /// The application id.
+    pub application_id: String,
+    /// The instances, this one among them.
+    pub instances: Vec<Instance>,
+}
+
+/// One instance.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, ToSchema)]
+pub struct Instance {
+    /// Its id, which a restart keeps.
+    pub id: String,
+    /// How others reach it: `host:port`.
+    #[schema(example = "127.0.0.1:8080")]
+    pub endpoint: String,
+    /// The tasks that it runs.
+    pub active_tasks: Vec<TaskStatus>,
+    /// The tasks of which it keeps a copy of the state.
+    pub standby_tasks: Vec<TaskStatus>,
+}
+
+/// One task.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, ToSchema)]
+pub struct TaskStatus {
+    /// `<subtopology>_<partition>`.
+    #[schema(example = "1_3")]
+    pub task: String,
+    /// The state's name.
+    #[schema(example = "running")]
+    pub state: String,
+    /// The topic it reads.
+    pub topic: String,
+    /// The partition it reads.
+    pub partition: u32,
+    /// The offset of the next record to read; null where nothing was read yet.
+    pub position: Option<i64>,
+    /// Records of the partition that are not yet processed.
+    pub lag: u64,
+    /// How far the restore of its state has come; null where there is none to do.
+    pub restore: Option<RestoreProgress>,
+}
+
+/// How far a restore has come, in offsets of the changelog.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, ToSchema)]
+pub struct RestoreProgress {
+    /// Where it started.
+    pub start: i64,
+    /// Where it is.
+    pub position: i64,
+    /// Where it ends.
+    pub end: i64,
+}

@@ -1,0 +1,168 @@
+//! Metrics in Prometheus' text format.
+
+mod engine;
+mod names;
+
+use std::borrow::Cow;
+use std::sync::Arc;
+use std::time::Duration;
+
+use prometheus_client::encoding::EncodeLabelSet;
+use prometheus_client::encoding::text::encode;
+use prometheus_client::metrics::counter::Counter;
+use prometheus_client::metrics::family::Family;
+use prometheus_client::metrics::gauge::Gauge;
+use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
+use prometheus_client::registry::{Metric, Registry};
+
+pub use engine::{EngineStats, EngineTotals, PartitionTotals, RestoreTotals};
+
+use crate::click::Refusal;
+use engine::EngineCollector;
+use names::Name;
+
+/// The media type of [`Metrics::render`].
+pub const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
+
+/// All metrics of a process. What the service observes is recorded by the methods here; the engine's totals are read when
+/// [`Metrics::render`] is called.
+#[derive(Debug)]
+pub struct Metrics {
+    registry: Registry,
+    clicks_accepted: Counter,
+    clicks_rejected: Family<ReasonLabels, Counter>,
+    commit_duration: Histogram,
+    http_duration: Family<RequestLabels, Histogram>,
+    http_in_flight: Gauge,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct ReasonLabels {
+    reason: &'static str,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct RequestLabels {
+    route: Cow<'static, str>,
+    method: &'static str,
+    status: u16,
+}
+
+impl Metrics {
+    /// Metrics of a process whose engine has these totals.
+    pub fn new(engine: Arc<dyn EngineStats>) -> Self {
+        let mut registry = Registry::default();
+        registry.register_collector(Box::new(EngineCollector(engine)));
+        Self {
+            clicks_accepted: register(&mut registry, names::CLICKS_ACCEPTED, Counter::default()),
+            clicks_rejected: register(&mut registry, names::CLICKS_REJECTED, Family::default()),
+            commit_duration: register(&mut registry, names::COMMIT_DURATION, durations()),
+            http_duration: register(&mut registry, names::HTTP_DURATION, Family::new_with_constructor(durations as fn() -> _)),
+            http_in_flight: register(&mut registry, names::HTTP_IN_FLIGHT, Gauge::default()),
+            registry,
+        }
+    }
+
+    /// The intake has made that many clicks durable.
+    pub fn clicks_accepted(&self, clicks: usize) {
+        self.clicks_accepted.inc_by(clicks as u64);
+    }
+
+    /// The intake has rejected a click.
+    pub fn click_rejected(&self, refusal: Refusal) {
+        self.clicks_rejected.get_or_create(&ReasonLabels { reason: refusal.label() }).inc();
+    }
+
+    /// A commit of the engine took that long.
+    pub fn commit_took(&self, duration: Duration) {
+        self.commit_duration.observe(duration.as_secs_f64());
+    }
+
+    /// A request has come in.
+    pub fn request_started(&self) {
+        self.http_in_flight.inc();
+    }
+
+    /// A request is over, answered or given up by the client.
+    pub fn request_ended(&self) {
+        self.http_in_flight.dec();
+    }
+
+    /// A request was answered. `route` is the pattern of the path, never the path itself.
+    pub fn request_took(&self, route: Cow<'static, str>, method: &'static str, status: u16, duration: Duration) {
+        self.http_duration.get_or_create(&RequestLabels { route, method, status }).observe(duration.as_secs_f64());
+    }
+
+    /// All metrics as text of the type [`CONTENT_TYPE`].
+    pub fn render(&self) -> String {
+        let mut text = String::new();
+        encode(&mut text, &self.registry).expect("writing to a string does not fail");
+        text
+    }
+}
+
+/// Registers a metric and keeps a handle to it.
+fn register<M: Metric + Clone>(registry: &mut Registry, name: Name, metric: M) -> M {
+    registry.register(name.name, name.help, metric.clone());
+    metric
+}
+
+/// From 0.1 ms to 26 s.
+fn durations() -> Histogram {
+    Histogram::new(exponential_buckets(0.000_1, 2.0, 19))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    struct Fixed;
+
+    impl EngineStats for Fixed {
+        fn totals(&self) -> EngineTotals {
+            EngineTotals {
+                consumed: 12,
+                counted: 9,
+                late: 2,
+                dead_lettered: vec![("ad_id_missing".into(), 1)],
+                partitions: vec![PartitionTotals { topic: "clicks".into(), partition: 3, lag: 7, stream_time_ms: Some(1_500) }],
+                restores: vec![RestoreTotals { task: "1_3".into(), restored: 40, remaining: 60 }],
+                rocksdb_sizes: vec![("sst".into(), 4_096)],
+                rocksdb_cache_hits: 5,
+                rocksdb_cache_misses: 1,
+            }
+        }
+    }
+
+    #[test]
+    fn everything_is_written_under_its_name() {
+        let metrics = Metrics::new(Arc::new(Fixed));
+        metrics.clicks_accepted(3);
+        metrics.click_rejected(Refusal::AdIdEmpty);
+        metrics.commit_took(Duration::from_millis(3));
+        metrics.request_started();
+        metrics.request_took("/v1/clicks".into(), "GET", 200, Duration::from_millis(1));
+        let text = metrics.render();
+        for line in [
+            "clickmill_clicks_accepted_total 3",
+            "clickmill_clicks_rejected_total{reason=\"ad_id_empty\"} 1",
+            "clickmill_clicks_consumed_total 12",
+            "clickmill_clicks_counted_total 9",
+            "clickmill_clicks_late_total 2",
+            "clickmill_clicks_dead_lettered_total{reason=\"ad_id_missing\"} 1",
+            "clickmill_commit_duration_seconds_count 1",
+            "clickmill_partition_lag_records{topic=\"clicks\",partition=\"3\"} 7.0",
+            "clickmill_stream_time_seconds{topic=\"clicks\",partition=\"3\"} 1.5",
+            "clickmill_restore_remaining_records{task=\"1_3\"} 60.0",
+            "clickmill_restore_restored_records{task=\"1_3\"} 40.0",
+            "clickmill_rocksdb_size_bytes{part=\"sst\"} 4096.0",
+            "clickmill_rocksdb_block_cache_hits_total 5",
+            "clickmill_rocksdb_block_cache_misses_total 1",
+            "clickmill_http_request_duration_seconds_count{route=\"/v1/clicks\",method=\"GET\",status=\"200\"} 1",
+            "clickmill_http_requests_in_flight 1",
+            "# EOF",
+        ] {
+            assert!(text.lines().any(|written| written == line), "{line} is not in\n{text}");
+        }
+    }
+}
