@@ -136,6 +136,7 @@ impl StoreInner {
     }
 
     fn flush(&self) -> Result<(), StoreError> {
+        self.refuse_while_stopped()?;
         self.wait_for_room_in_level0()?;
         let sequence = self.database.rocksdb().latest_sequence_number();
         let families = [self.database.family(Space::Rows)?, self.database.family(Space::Meta)?];
@@ -143,6 +144,15 @@ impl StoreInner {
         flushed.map_err(|e| self.database.error("flush", &e))?;
         self.flushed_through.fetch_max(sequence, Ordering::AcqRel);
         Ok(())
+    }
+
+    /// After a flush that failed, RocksDB goes on by itself: it tries again until there is room. A flush asked for meanwhile fails
+    /// too, but is queued all the same and holds the recovery up for a second. An empty write tells without doing harm.
+    fn refuse_while_stopped(&self) -> Result<(), StoreError> {
+        match self.database.rocksdb().write_opt(WriteBatch::default(), &self.write_options) {
+            Err(e) if e.kind() != ErrorKind::Incomplete => Err(self.database.error("flush", &e)),
+            _ => Ok(()),
+        }
     }
 
     /// A flush that would stop writes waits for compactions, and on a full disk for ever.
