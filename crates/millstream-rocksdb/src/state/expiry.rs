@@ -2,7 +2,8 @@
 //!
 //! A range tombstone hides its rows, but they are read and rewritten until compactions have met the tombstone at every level.
 //! Files that lie in the range whole can be dropped instead. Not at once, though: a file is gone for good, whereas
-//! the tombstone is in memory until it is flushed, and a snapshot may still read what the tombstone hides.
+//! the tombstone is in memory until it is flushed, and a snapshot may still read what the tombstone hides. And not where a
+//! row was written to the range since: it may lie in such a file.
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
@@ -25,6 +26,11 @@ pub(super) struct DeletedRange {
 impl DeletedRanges {
     pub(super) fn add(&self, range: DeletedRange) {
         self.lock().push(range);
+    }
+
+    /// Leaves the ranges that hold this key to compactions.
+    pub(super) fn forget(&self, key: &[u8]) {
+        self.lock().retain(|range| !(range.from.as_slice()..range.to.as_slice()).contains(&key));
     }
 
     pub(super) fn is_empty(&self) -> bool {
@@ -79,6 +85,17 @@ mod tests {
         assert!(ranges.take(4, None).is_empty());
         assert!(ranges.take(9, Some(4)).is_empty());
         assert_eq!(ranges.take(5, Some(5)), [range]);
+        assert!(ranges.is_empty());
+    }
+
+    #[test]
+    fn a_range_written_to_is_forgotten() {
+        let ranges = DeletedRanges::default();
+        ranges.add(DeletedRange { from: vec![1], to: vec![3], sequence: 5 });
+        ranges.forget(&[0, 255]);
+        ranges.forget(&[3]);
+        assert_eq!(ranges.newest(), 5);
+        ranges.forget(&[2, 7]);
         assert!(ranges.is_empty());
     }
 }

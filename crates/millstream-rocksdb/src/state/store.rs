@@ -36,6 +36,16 @@ impl RocksStore {
     }
 }
 
+impl Drop for RocksStore {
+    /// A store that is closed in order holds everything when it opens again. RocksDB flushes on closing too, but does not wait for
+    /// a flush that it is in the middle of.
+    fn drop(&mut self) {
+        if let Err(e) = self.inner.flush() {
+            warn!(error = %e, "a store was closed without its last writes, which its changelog holds");
+        }
+    }
+}
+
 impl StateStore for RocksStore {
     fn multi_get(&self, keys: &[&[u8]]) -> Result<Vec<Option<Vec<u8>>>, StoreError> {
         self.inner.database.multi_get(keys, &ReadOptions::default())
@@ -46,6 +56,7 @@ impl StateStore for RocksStore {
             return Ok(());
         }
         self.inner.keep_memory_bound()?;
+        self.inner.forget_ranges_written_to(batch);
         self.inner.write_or_report(batch)?;
         self.inner.note_deleted_ranges(batch);
         self.inner.drop_deleted_files();
@@ -69,6 +80,8 @@ pub(super) struct StoreInner {
     budget: MemoryBudget,
     write_options: WriteOptions,
     deleted_ranges: DeletedRanges,
+    /// The sequence number up to which a flush was asked for.
+    flush_requested: AtomicU64,
     /// The sequence number up to which everything is in files.
     flushed_through: AtomicU64,
     stalls: AtomicU64,
@@ -85,6 +98,7 @@ impl StoreInner {
             budget,
             write_options,
             deleted_ranges: DeletedRanges::default(),
+            flush_requested: AtomicU64::new(0),
             flushed_through: AtomicU64::new(0),
             stalls: AtomicU64::new(0),
         }
@@ -139,11 +153,16 @@ impl StoreInner {
         self.refuse_while_stopped()?;
         self.wait_for_room_in_level0()?;
         let sequence = self.database.rocksdb().latest_sequence_number();
-        let families = [self.database.family(Space::Rows)?, self.database.family(Space::Meta)?];
-        let flushed = self.database.rocksdb().flush_cfs_opt(&[&families[0], &families[1]], &FlushOptions::default());
-        flushed.map_err(|e| self.database.error("flush", &e))?;
+        self.flush_families(&FlushOptions::default())?;
+        self.flush_requested.fetch_max(sequence, Ordering::AcqRel);
         self.flushed_through.fetch_max(sequence, Ordering::AcqRel);
         Ok(())
+    }
+
+    fn flush_families(&self, options: &FlushOptions) -> Result<(), StoreError> {
+        let families = [self.database.family(Space::Rows)?, self.database.family(Space::Meta)?];
+        let flushed = self.database.rocksdb().flush_cfs_opt(&[&families[0], &families[1]], options);
+        flushed.map_err(|e| self.database.error("flush", &e))
     }
 
     /// After a flush that failed, RocksDB goes on by itself: it tries again until there is room. A flush asked for meanwhile fails
@@ -184,11 +203,29 @@ impl StoreInner {
         StoreError::new(StoreErrorKind::Retry, message)
     }
 
+    /// A file of a deleted range may hold rows that were written after the deletion.
+    fn forget_ranges_written_to(&self, batch: &StoreBatch) {
+        if self.deleted_ranges.is_empty() {
+            return;
+        }
+        for change in batch.iter() {
+            if let StoreChange::Put(Space::Rows, key, _) = change {
+                self.deleted_ranges.forget(key);
+            }
+        }
+    }
+
     fn note_deleted_ranges(&self, batch: &StoreBatch) {
         let sequence = self.database.rocksdb().latest_sequence_number();
+        let mut noted = false;
         for change in batch.iter() {
-            if let StoreChange::DeleteRange(Space::Rows, from, to) = change {
-                self.deleted_ranges.add(DeletedRange { from: from.to_vec(), to: to.to_vec(), sequence });
+            match change {
+                StoreChange::DeleteRange(Space::Rows, from, to) => {
+                    self.deleted_ranges.add(DeletedRange { from: from.to_vec(), to: to.to_vec(), sequence });
+                    noted = true;
+                }
+                StoreChange::Put(Space::Rows, key, _) if noted => self.deleted_ranges.forget(key),
+                _ => {}
             }
         }
     }
@@ -205,9 +242,7 @@ impl StoreInner {
     }
 
     fn try_drop_deleted_files(&self) -> Result<(), StoreError> {
-        if self.deleted_ranges.newest() > self.flushed_through.load(Ordering::Acquire) {
-            self.flush()?;
-        }
+        self.flush_tombstones_in_background()?;
         let oldest_snapshot = self.database.property(Space::Rows, c"rocksdb.oldest-snapshot-sequence")?;
         let oldest_snapshot = (oldest_snapshot > 0).then_some(oldest_snapshot);
         let rows = self.database.family(Space::Rows)?;
@@ -215,6 +250,24 @@ impl StoreInner {
             let Some(last) = key_before(&range.to).filter(|last| *last >= range.from) else { continue };
             let dropped = self.database.rocksdb().delete_file_in_range_cf(rows, &range.from, &last);
             dropped.map_err(|e| self.database.error("drop files", &e))?;
+        }
+        Ok(())
+    }
+
+    fn flush_tombstones_in_background(&self) -> Result<(), StoreError> {
+        let newest = self.deleted_ranges.newest();
+        if newest > self.flush_requested.load(Ordering::Acquire) {
+            self.refuse_while_stopped()?;
+            let sequence = self.database.rocksdb().latest_sequence_number();
+            let mut options = FlushOptions::default();
+            options.set_wait(false);
+            self.flush_families(&options)?;
+            self.flush_requested.fetch_max(sequence, Ordering::AcqRel);
+        }
+        let waiting = self.database.property(Space::Rows, properties::NUM_IMMUTABLE_MEM_TABLE)?
+            + self.database.property(Space::Meta, properties::NUM_IMMUTABLE_MEM_TABLE)?;
+        if waiting == 0 {
+            self.flushed_through.fetch_max(self.flush_requested.load(Ordering::Acquire), Ordering::AcqRel);
         }
         Ok(())
     }
