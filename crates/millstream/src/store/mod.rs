@@ -1,6 +1,7 @@
 //! State beside the code that uses it: the trait a storage engine implements, and the window store built on it.
 
 pub mod memory;
+pub(crate) mod row;
 
 use std::ops::ControlFlow;
 use std::sync::Arc;

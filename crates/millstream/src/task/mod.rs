@@ -1,0 +1,48 @@
+//! Tasks: one for each partition of each subtopology's topic. What a task is doing is its [`TaskState`].
+
+pub(crate) mod grouping;
+pub mod metadata;
+pub(crate) mod repartition;
+mod side_output;
+mod state;
+mod table;
+
+use std::fmt;
+
+pub(crate) use grouping::{Grouping, Intake, Partials};
+pub use side_output::RecordCounters;
+pub(crate) use side_output::{OutputBuffer, SideOutput, SideTopics};
+pub use state::{IllegalTransition, TaskState};
+
+use crate::broker::BrokerError;
+use crate::record::Partition;
+use crate::store::StoreError;
+
+/// A task's name: `<subtopology>_<partition>`, as in Kafka Streams.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct TaskId {
+    /// The number of the subtopology.
+    pub subtopology: u32,
+    /// The partition of the subtopology's topic.
+    pub partition: Partition,
+}
+
+impl fmt::Display for TaskId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}_{}", self.subtopology, self.partition)
+    }
+}
+
+/// Why a task cannot go on as it is.
+#[derive(Debug, thiserror::Error)]
+pub enum TaskError {
+    /// The broker said so.
+    #[error(transparent)]
+    Broker(#[from] BrokerError),
+    /// The store said so.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// What the task found must not be: going on would make wrong numbers.
+    #[error("{0}")]
+    Stop(String),
+}
