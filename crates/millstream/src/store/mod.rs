@@ -2,6 +2,9 @@
 
 pub mod memory;
 pub(crate) mod row;
+pub(crate) mod window_store;
+
+pub use window_store::{FORMAT, StoreIdentity, WindowTotals};
 
 use std::ops::ControlFlow;
 use std::sync::Arc;
@@ -122,6 +125,17 @@ impl StoreBatch {
     pub fn clear(&mut self) {
         self.bytes.clear();
         self.changes.clear();
+    }
+
+    /// Where the batch ends now, for [`StoreBatch::truncate`].
+    pub(crate) fn mark(&self) -> (usize, usize) {
+        (self.bytes.len(), self.changes.len())
+    }
+
+    /// Takes back what was added since the mark.
+    pub(crate) fn truncate(&mut self, (bytes, changes): (usize, usize)) {
+        self.bytes.truncate(bytes);
+        self.changes.truncate(changes);
     }
 
     fn push(&mut self, op: Op, space: Space, first: &[u8], second: &[u8]) {

@@ -1,15 +1,23 @@
 //! Tasks: one for each partition of each subtopology's topic. What a task is doing is its [`TaskState`].
 
+pub(crate) mod aggregate;
+pub(crate) mod aggregate_state;
+pub(crate) mod closing;
+pub(crate) mod fused;
 pub(crate) mod grouping;
 pub mod metadata;
 pub(crate) mod repartition;
 mod side_output;
+pub(crate) mod source;
 mod state;
+pub(crate) mod stateless;
+pub(crate) mod stream_task;
 mod table;
 
 use std::fmt;
 
-pub(crate) use grouping::{Grouping, Intake, Partials};
+pub use closing::WindowEnd;
+pub(crate) use grouping::Grouping;
 pub use side_output::RecordCounters;
 pub(crate) use side_output::{OutputBuffer, SideOutput, SideTopics};
 pub use state::{IllegalTransition, TaskState};

@@ -1,0 +1,249 @@
+//! The aggregate task: partial aggregates and watermarks in, rows and final windows out.
+
+use std::collections::BTreeMap;
+
+use super::TaskError;
+use super::aggregate_state::AggregateState;
+use super::grouping::Partials;
+use super::metadata::OffsetMetadata;
+use super::repartition::{self, HEADER, Message, Partial};
+use super::side_output::RecordCounters;
+use super::stream_task::{CommittedTime, StreamTask};
+use crate::broker::{CommittedOffset, Delivered, TransactionalProducer};
+use crate::record::{Offset, Partition, Record, Timestamp, TopicPartition};
+use crate::time::TimeWindows;
+
+const SOURCE: &str = "clickmill.source.";
+
+/// The longest metadata string that brokers take by default (`offset.metadata.max.bytes`).
+const LONGEST_METADATA: usize = 4096;
+
+/// The source partitions that an aggregate task has to hear from, and how far each has closed: zero where nothing is closed,
+/// −1 where it was never heard of.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(crate) struct Sources(BTreeMap<Partition, i64>);
+
+impl Sources {
+    /// All partitions that the source topic has at the first start.
+    pub(crate) fn first(partitions: u32) -> Self {
+        Self((0..partitions).map(|p| (Partition(p), -1)).collect())
+    }
+
+    pub(crate) fn from_entries(entries: &BTreeMap<String, i64>) -> Self {
+        let source = |(name, value): (&String, &i64)| Some((Partition(name.strip_prefix(SOURCE)?.parse().ok()?), *value));
+        Self(entries.iter().filter_map(source).collect())
+    }
+
+    fn put_entries(&self, entries: &mut BTreeMap<String, i64>) {
+        for (partition, closed_through) in &self.0 {
+            entries.insert(format!("{SOURCE}{partition}"), *closed_through);
+        }
+    }
+
+    /// Whether a source partition is among them.
+    pub(crate) fn know(&self, source: Partition) -> bool {
+        self.0.contains_key(&source)
+    }
+
+    /// Whether a watermark of a source partition has come.
+    pub(crate) fn have_heard(&self, source: Partition) -> bool {
+        self.0.get(&source).is_some_and(|closed_through| *closed_through >= 0)
+    }
+
+    /// The store's own closed_through: the smallest of the sources'; it only rises, for a new source begins at or above it.
+    pub(crate) fn closed_through(&self) -> Timestamp {
+        Timestamp(self.0.values().copied().min().unwrap_or(0).max(0))
+    }
+
+    fn heard(&mut self, source: Partition, closed_through: Timestamp) {
+        let known = self.0.entry(source).or_insert(-1);
+        *known = closed_through.0.max(*known);
+    }
+}
+
+/// What an aggregate task has committed.
+#[derive(Debug, Clone)]
+pub(crate) struct AggregatePosition {
+    pub(crate) offset: Offset,
+    pub(crate) metadata: OffsetMetadata,
+    pub(crate) sources: Sources,
+    /// See [`AggregatePosition::closed_through`].
+    floor: Timestamp,
+}
+
+impl AggregatePosition {
+    pub(crate) fn new(offset: Offset, metadata: OffsetMetadata) -> Self {
+        let sources = Sources::from_entries(&metadata.entries);
+        let floor = Timestamp(metadata.entries.get(FLOOR).copied().unwrap_or(0));
+        Self { offset, metadata, sources, floor }
+    }
+
+    pub(crate) fn first(offset: Offset, source_partitions: u32) -> Self {
+        let sources = Sources::first(source_partitions);
+        Self { offset, metadata: OffsetMetadata::default(), sources, floor: Timestamp(0) }
+    }
+
+    /// The store's closed_through. A source that joins is heard of with zero and takes this value before it counts anything, so
+    /// the value reached before it joined stands.
+    pub(crate) fn closed_through(&self) -> Timestamp {
+        self.sources.closed_through().max(self.floor)
+    }
+}
+
+const FLOOR: &str = "clickmill.closed_through";
+
+/// Reads one partition of the repartition topic into the window store.
+pub(crate) struct AggregateTask {
+    input: TopicPartition,
+    windows: TimeWindows,
+    partials: Box<dyn Partials>,
+    state: AggregateState,
+    committed: AggregatePosition,
+    working: AggregatePosition,
+    is_first: bool,
+}
+
+impl AggregateTask {
+    /// A task that goes on after `committed`; `is_first` where that has not been committed yet.
+    pub(crate) fn new(
+        input: TopicPartition,
+        windows: TimeWindows,
+        partials: Box<dyn Partials>,
+        state: AggregateState,
+        committed: AggregatePosition,
+        is_first: bool,
+    ) -> Self {
+        let working = committed.clone();
+        Self { input, windows, partials, state, committed, working, is_first }
+    }
+
+    fn process_record(&mut self, record: &Record<'_>) -> Result<(), TaskError> {
+        let stream_time = self.working.metadata.stream_time.max(Some(record.timestamp));
+        self.working.metadata.stream_time = stream_time;
+        if record.headers.get(HEADER).is_none() {
+            return self.merge_foreign(record);
+        }
+        match record.value.and_then(repartition::decode) {
+            Some(Message::Partial(partial)) => self.merge_partial(record, &partial),
+            Some(Message::Watermark { source, closed_through }) => {
+                self.working.sources.heard(source, closed_through);
+                self.working.floor = self.working.closed_through();
+                Ok(())
+            }
+            None => Err(self.unreadable(record)),
+        }
+    }
+
+    fn merge_partial(&mut self, record: &Record<'_>, partial: &Partial<'_>) -> Result<(), TaskError> {
+        let key = record.key.ok_or_else(|| self.unreadable(record))?;
+        if partial.size_ms != self.windows.size_ms() {
+            return Err(TaskError::Stop(format!(
+                "record {}@{} is a partial count of a {} ms window, this store counts in windows of {} ms: give the window size back, or \
+                 count under another application id",
+                self.input,
+                record.offset,
+                partial.size_ms,
+                self.windows.size_ms()
+            )));
+        }
+        self.check_open(record, partial.start)?;
+        if self.partials.merge(key, partial) { Ok(()) } else { Err(self.unreadable(record)) }
+    }
+
+    fn merge_foreign(&mut self, record: &Record<'_>) -> Result<(), TaskError> {
+        let key = record.key.ok_or_else(|| self.unreadable(record))?;
+        if record.timestamp.0 < 0 {
+            return Err(self.unreadable(record));
+        }
+        self.check_open(record, self.windows.start_of(record.timestamp))?;
+        if self.partials.merge_foreign(key, record.timestamp) { Ok(()) } else { Err(self.unreadable(record)) }
+    }
+
+    /// A final window was promised not to change: whoever breaks that has a defect, and neither counting nor dropping would mend it.
+    fn check_open(&self, record: &Record<'_>, start: Timestamp) -> Result<(), TaskError> {
+        let (end, closed_through) = (self.windows.end_of(start), self.working.closed_through());
+        if end <= closed_through {
+            return Err(TaskError::Stop(format!(
+                "record {}@{} changes the window from {start}, which is final (closed through {closed_through}): nothing was counted; this \
+                 must not happen, please report it with both topics kept as they are",
+                self.input, record.offset
+            )));
+        }
+        Ok(())
+    }
+
+    fn unreadable(&self, record: &Record<'_>) -> TaskError {
+        TaskError::Stop(format!(
+            "record {}@{} cannot be read as a partial count or watermark: it was written by another version or program; stop that \
+             program, or use another application id",
+            self.input, record.offset
+        ))
+    }
+}
+
+impl StreamTask for AggregateTask {
+    fn process(&mut self, records: &[Record<'_>], next: Offset) -> Result<(), TaskError> {
+        for record in records {
+            self.process_record(record)?;
+        }
+        self.working.offset = next;
+        Ok(())
+    }
+
+    fn wants_commit(&self) -> bool {
+        self.is_first || self.working.offset != self.committed.offset || self.state.wants_commit()
+    }
+
+    fn uncommitted_bytes(&self) -> usize {
+        self.partials.bytes()
+    }
+
+    fn stage(&mut self, producer: &mut dyn TransactionalProducer) -> Result<CommittedOffset, TaskError> {
+        self.state.stage(&mut *self.partials, producer)?;
+        let entries = &mut self.working.metadata.entries;
+        self.working.sources.put_entries(entries);
+        self.state.put_entries(entries);
+        entries.insert(FLOOR.to_owned(), self.working.floor.0);
+        let metadata = self.working.metadata.encode();
+        if metadata.len() > LONGEST_METADATA {
+            return Err(TaskError::Stop(format!(
+                "the topic has {} source partitions: their watermarks do not fit the {LONGEST_METADATA} bytes of an offset's metadata; count \
+                 a topic with fewer partitions",
+                self.working.sources.0.len()
+            )));
+        }
+        Ok(CommittedOffset { offset: self.working.offset, metadata })
+    }
+
+    fn committed(&mut self, delivered: &Delivered) -> (RecordCounters, Result<(), TaskError>) {
+        self.is_first = false;
+        self.committed = self.working.clone();
+        (RecordCounters::default(), self.state.committed(delivered, self.committed.closed_through()))
+    }
+
+    fn rollback(&mut self) -> Offset {
+        self.partials.clear();
+        self.state.rollback();
+        self.working = self.committed.clone();
+        self.committed.offset
+    }
+
+    fn settle(&mut self) -> Result<(), TaskError> {
+        if self.state.is_unsettled() { self.state.settle() } else { Ok(()) }
+    }
+
+    fn take_trims(&mut self) -> Vec<(TopicPartition, Offset)> {
+        // What was consumed of the repartition topic lives on in changelog and store.
+        let consumed = (self.input.clone(), self.committed.offset);
+        self.state.take_trim().into_iter().chain([consumed]).collect()
+    }
+
+    fn committed_time(&self) -> CommittedTime {
+        let stream_time = self.committed.metadata.stream_time;
+        CommittedTime { stream_time, closed_through: self.committed.closed_through().0 }
+    }
+
+    fn position(&self) -> Offset {
+        self.working.offset
+    }
+}
