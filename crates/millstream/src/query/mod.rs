@@ -1,5 +1,10 @@
 //! Interactive queries: counts of committed data, each with what it rests on.
 
+mod counts;
+mod lag;
+
+pub use counts::Counts;
+
 use crate::record::{Partition, Timestamp};
 use crate::store::StoreError;
 use crate::time::TimeWindows;

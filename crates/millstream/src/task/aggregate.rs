@@ -1,6 +1,7 @@
 //! The aggregate task: partial aggregates and watermarks in, rows and final windows out.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use super::TaskError;
 use super::aggregate_state::AggregateState;
@@ -11,6 +12,7 @@ use super::side_output::RecordCounters;
 use super::stream_task::{CommittedTime, StreamTask};
 use crate::broker::{CommittedOffset, Delivered, TransactionalProducer};
 use crate::record::{Offset, Partition, Record, Timestamp, TopicPartition};
+use crate::store::StateStore;
 use crate::time::TimeWindows;
 
 const SOURCE: &str = "clickmill.source.";
@@ -241,6 +243,10 @@ impl StreamTask for AggregateTask {
     fn committed_time(&self) -> CommittedTime {
         let stream_time = self.committed.metadata.stream_time;
         CommittedTime { stream_time, closed_through: self.committed.closed_through().0 }
+    }
+
+    fn state_store(&self) -> Option<&Arc<dyn StateStore>> {
+        Some(self.state.state_store())
     }
 
     fn position(&self) -> Offset {

@@ -68,10 +68,6 @@ impl AggregateState {
         self.store.state_store()
     }
 
-    pub(crate) fn position(&self) -> Option<Offset> {
-        self.store.position()
-    }
-
     /// Whether final windows wait to be sent on.
     pub(crate) fn wants_commit(&self) -> bool {
         self.emits_on_close() && self.closing.is_behind(self.closed_through)

@@ -1,5 +1,7 @@
 //! The fused task: where the source is keyed by the grouping key already, one task counts and keeps.
 
+use std::sync::Arc;
+
 use super::TaskError;
 use super::aggregate_state::AggregateState;
 use super::grouping::{Intake, Partials};
@@ -8,6 +10,7 @@ use super::source::SourcePosition;
 use super::stream_task::{CommittedTime, StreamTask};
 use crate::broker::{CommittedOffset, Delivered, TransactionalProducer};
 use crate::record::{Offset, Record, Timestamp, TopicPartition};
+use crate::store::StateStore;
 use crate::time::{SourceProgress, TimeWindows};
 
 /// Reads one partition of a source topic straight into the window store of the same number.
@@ -105,6 +108,10 @@ impl StreamTask for FusedTask {
         if let Some(closed_through) = closed_through {
             self.progress.raise_closed_through(closed_through);
         }
+    }
+
+    fn state_store(&self) -> Option<&Arc<dyn StateStore>> {
+        Some(self.state.state_store())
     }
 
     fn position(&self) -> Offset {

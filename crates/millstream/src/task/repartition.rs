@@ -11,9 +11,9 @@ use crate::record::{Partition, Timestamp};
 use crate::varint;
 
 /// The header's name. Its value is [`VERSION`].
-pub const HEADER: &str = "mill";
+pub(crate) const HEADER: &str = "mill";
 /// The version of the layouts.
-pub const VERSION: u8 = 1;
+pub(crate) const VERSION: u8 = 1;
 
 const PARTIAL: u8 = 1;
 const WATERMARK: u8 = 2;

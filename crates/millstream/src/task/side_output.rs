@@ -37,10 +37,6 @@ impl OutputBuffer {
         self.records.push(Pending { to, timestamp: record.timestamp, key, value, headers });
     }
 
-    pub(crate) fn is_empty(&self) -> bool {
-        self.records.is_empty()
-    }
-
     pub(crate) fn bytes(&self) -> usize {
         self.bytes.len() + self.records.len() * size_of::<Pending>()
     }
@@ -142,10 +138,6 @@ impl SideOutput {
         self.headers.push("source.partition", source.partition.to_string().as_bytes());
         self.headers.push("source.offset", record.offset.to_string().as_bytes());
         self.buffer.push_with_headers(to, &record.with_headers(self.headers.as_headers()));
-    }
-
-    pub(crate) fn is_empty(&self) -> bool {
-        self.buffer.is_empty()
     }
 
     pub(crate) fn bytes(&self) -> usize {

@@ -1,7 +1,10 @@
+use std::sync::Arc;
+
 use super::TaskError;
 use super::side_output::RecordCounters;
 use crate::broker::{CommittedOffset, Delivered, TransactionalProducer};
 use crate::record::{Offset, Record, Timestamp, TopicPartition};
+use crate::store::StateStore;
 
 /// What a task is to the thread that owns it. Between two commits a task only collects; a commit goes `stage`, then the
 /// broker's commit, then `committed` (or `rollback`, and all is as it was after the last commit).
@@ -43,6 +46,11 @@ pub(crate) trait StreamTask: Send {
     /// The source partition is idle: it takes the closed_through of the others, if they have one. To be committed before the
     /// next record is processed.
     fn fall_idle(&mut self, _closed_through: Option<Timestamp>) {}
+
+    /// The store it keeps, if it keeps one.
+    fn state_store(&self) -> Option<&Arc<dyn StateStore>> {
+        None
+    }
 
     /// The position to read next.
     fn position(&self) -> Offset;

@@ -5,11 +5,11 @@ mod builder;
 pub mod chain;
 mod describe;
 mod materialized;
-mod spec;
+pub(crate) mod spec;
 mod stream;
 
 pub use builder::{Consumed, StreamsBuilder};
 pub use materialized::{EmitStrategy, Materialized};
-pub(crate) use spec::{Pipeline, Transform, WindowedSpec};
 pub use spec::{Topology, TopologyError};
+pub(crate) use spec::{Transform, WindowedSpec};
 pub use stream::{KGroupedStream, KStream, TimeWindowedKStream, WindowedKTable};

@@ -1,0 +1,265 @@
+//! Queries on the stores of this instance.
+
+use std::cmp::Reverse;
+use std::collections::{BTreeMap, BinaryHeap};
+use std::ops::ControlFlow;
+use std::sync::Arc;
+use std::time::Duration;
+
+use foldhash::HashMap;
+
+use super::lag::{Lag, LagMonitor};
+use super::{Answer, Completeness, CountQueries, KeyCount, Period, QueryError, ReadOptions, StalePartition, WindowCount};
+use crate::broker::{Broker, BrokerError, ErrorKind};
+use crate::clock::Clock;
+use crate::partitioner::partition_for_key;
+use crate::record::{Partition, Timestamp};
+use crate::runtime::plan::Plan;
+use crate::runtime::registry::StoreEntry;
+use crate::runtime::{Registry, StreamsConfig};
+use crate::store::window_store::scan_totals;
+use crate::store::{Space, row};
+use crate::time::TimeWindows;
+use crate::topology::Topology;
+
+/// The counts of one store.
+pub struct Counts<B: Broker> {
+    broker: Arc<B>,
+    registry: Registry,
+    clock: Arc<dyn Clock>,
+    store: Arc<str>,
+    partitions: u32,
+    windows: TimeWindows,
+    horizon_ms: i64,
+    lag: LagMonitor,
+}
+
+impl<B: Broker> Counts<B> {
+    /// Queries on the store of that name. `horizon` is how far back a query may reach: the store's retention, or less.
+    ///
+    /// # Errors
+    /// Where the topology has no such store, or the broker cannot be asked for its topics.
+    pub fn new(
+        store: &str,
+        horizon: Duration,
+        topology: &Topology,
+        config: &StreamsConfig,
+        broker: Arc<B>,
+        registry: Registry,
+        clock: Arc<dyn Clock>,
+    ) -> Result<Self, BrokerError> {
+        let plan = Plan::prepare(topology, &*broker, config)?;
+        let unknown = || BrokerError::new(ErrorKind::Stop, format!("the topology has no store {store}"));
+        let found = plan.aggregates().find(|(_, _, kept)| &*kept.spec.store == store);
+        let (source, repartition, kept) = found.ok_or_else(unknown)?;
+        let repartition = repartition.map(|topic| (topic.clone(), kept.partitions));
+        let lag = LagMonitor::new(config.application_id.clone(), source.clone(), repartition);
+        let (store, partitions, windows) = (kept.spec.store.clone(), kept.partitions, kept.spec.windows);
+        Ok(Self { broker, registry, clock, store, partitions, windows, horizon_ms: horizon.as_millis() as i64, lag })
+    }
+
+    /// Asks the broker how far counting is behind. To be called now and then; answers say how long ago it was.
+    pub fn refresh_lag(&self) -> Result<(), BrokerError> {
+        self.lag.refresh(&*self.broker, self.clock.now())
+    }
+
+    /// The number of source records not yet read, as last heard.
+    pub fn source_lag(&self) -> Option<u64> {
+        self.lag.last().map(|lag| lag.source)
+    }
+
+    /// The smallest stream time of the source partitions, as last heard.
+    pub fn stream_time(&self) -> Option<Timestamp> {
+        self.lag.last().and_then(|lag| lag.stream_time)
+    }
+
+    /// The copies that may answer for these partitions, and what an answer from them rests on.
+    fn copies(&self, asked: &[Partition], read: ReadOptions) -> Result<(Vec<StoreEntry>, Completeness), QueryError> {
+        let mut completeness = Completeness { partitions: asked.len() as u32, ..Completeness::default() };
+        let mut copies = Vec::with_capacity(asked.len());
+        let mut closed_through = i64::MAX;
+        for &partition in asked {
+            let Some(copy) = self.registry.store(&self.store, partition).filter(|copy| may_answer(copy, read)) else {
+                completeness.missing.push(partition);
+                continue;
+            };
+            if let Some(lag) = copy.restoring {
+                completeness.stale.push(StalePartition { partition, lag });
+            }
+            closed_through = closed_through.min(copy.time.closed_through);
+            copies.push(copy);
+        }
+        completeness.answered = copies.len() as u32;
+        let all_answered = completeness.missing.is_empty();
+        completeness.final_until = (all_answered && closed_through > 0).then_some(Timestamp(closed_through));
+        self.put_lag(&mut completeness, asked);
+        if !all_answered && !read.allow_partial {
+            return Err(QueryError::Incomplete(completeness));
+        }
+        Ok((copies, completeness))
+    }
+
+    fn put_lag(&self, completeness: &mut Completeness, asked: &[Partition]) {
+        let Some(Lag { heard_at, source, repartition, stream_time }) = self.lag.last() else { return };
+        let shuffled: u64 = asked.iter().filter_map(|partition| repartition.get(partition)).sum();
+        completeness.max_lag = source + shuffled;
+        completeness.lag_age_ms = self.clock.now().0.saturating_sub(heard_at.0).max(0) as u64;
+        completeness.stream_time = stream_time;
+    }
+
+    fn all_partitions(&self) -> Vec<Partition> {
+        (0..self.partitions).map(Partition).collect()
+    }
+
+    fn window_counts(&self, counts: BTreeMap<Timestamp, i64>, completeness: &Completeness) -> Vec<WindowCount> {
+        let final_until = completeness.final_until.unwrap_or_default();
+        let counted = counts.into_iter().filter(|(_, count)| *count != 0);
+        counted
+            .map(|(start, count)| {
+                let end = self.windows.end_of(start);
+                WindowCount { start, end, count, is_final: end <= final_until }
+            })
+            .collect()
+    }
+}
+
+fn may_answer(copy: &StoreEntry, read: ReadOptions) -> bool {
+    match copy.restoring {
+        None => true,
+        Some(lag) => read.allow_stale && read.max_stale_records.is_none_or(|most| lag <= most),
+    }
+}
+
+impl<B: Broker> CountQueries for Counts<B> {
+    fn windows(&self) -> TimeWindows {
+        self.windows
+    }
+
+    fn earliest(&self, now: Timestamp) -> Option<Timestamp> {
+        let closed = |partition| self.registry.store(&self.store, partition).map(|copy| copy.time.closed_through);
+        let largest = self.all_partitions().into_iter().filter_map(closed).max().filter(|closed| *closed > 0)?;
+        Some(Timestamp(now.0.min(largest).saturating_sub(self.horizon_ms)))
+    }
+
+    fn fetch(&self, key: &[u8], period: Period, read: ReadOptions) -> Result<Answer<Vec<WindowCount>>, QueryError> {
+        let partition = partition_for_key(key, self.partitions);
+        let (copies, completeness) = self.copies(&[partition], read)?;
+        let mut counts = BTreeMap::new();
+        for copy in copies {
+            let snapshot = copy.store.snapshot();
+            // The windows that exist are few: only they are looked into.
+            let mut starts = Vec::new();
+            scan_totals(&*snapshot, period.from, period.to, &mut |start, _| starts.push(start))?;
+            let keys: Vec<_> = starts.iter().map(|start| row::key(*start, key)).collect();
+            let keys: Vec<&[u8]> = keys.iter().map(Vec::as_slice).collect();
+            for (start, found) in starts.into_iter().zip(snapshot.multi_get(&keys)?) {
+                if let Some(found) = found {
+                    counts.insert(start, row::decode_count(&found).ok_or_else(|| row::unreadable(start, key))?);
+                }
+            }
+        }
+        Ok(Answer { value: self.window_counts(counts, &completeness), completeness })
+    }
+
+    fn top(&self, period: Period, limit: usize, read: ReadOptions) -> Result<Answer<Vec<KeyCount>>, QueryError> {
+        let (copies, completeness) = self.copies(&self.all_partitions(), read)?;
+        // A key lies in one partition only, so the best of each partition contain the best of all.
+        let mut best = Best::new(limit);
+        for copy in copies {
+            for (key, count) in sums_by_key(&copy, period)? {
+                best.offer(count, key);
+            }
+        }
+        Ok(Answer { value: best.into_sorted(), completeness })
+    }
+
+    fn totals(&self, period: Period, read: ReadOptions) -> Result<Answer<Vec<WindowCount>>, QueryError> {
+        let (copies, completeness) = self.copies(&self.all_partitions(), read)?;
+        let mut counts = BTreeMap::new();
+        for copy in copies {
+            let snapshot = copy.store.snapshot();
+            scan_totals(&*snapshot, period.from, period.to, &mut |start, totals| {
+                *counts.entry(start).or_insert(0) += totals.weight;
+            })?;
+        }
+        Ok(Answer { value: self.window_counts(counts, &completeness), completeness })
+    }
+}
+
+/// The counts of each key, added up over the period: full sums, for the best of each window do not add up to the best of all.
+fn sums_by_key(copy: &StoreEntry, period: Period) -> Result<HashMap<Box<[u8]>, i64>, QueryError> {
+    let mut sums: HashMap<Box<[u8]>, i64> = HashMap::default();
+    let mut unreadable = None;
+    let (from, to) = (row::first_key(period.from), row::first_key(period.to));
+    copy.store.snapshot().scan(Space::Rows, &from, &to, &mut |row_key, value| {
+        let (Some((start, key)), Some(count)) = (row::split_key(row_key), row::decode_count(value)) else {
+            unreadable = Some(row::unreadable(period.from, row_key));
+            return ControlFlow::Break(());
+        };
+        debug_assert!(start >= period.from);
+        match sums.get_mut(key) {
+            Some(sum) => *sum += count,
+            None => {
+                sums.insert(key.into(), count);
+            }
+        }
+        ControlFlow::Continue(())
+    })?;
+    match unreadable {
+        Some(error) => Err(error.into()),
+        None => Ok(sums),
+    }
+}
+
+/// The largest counts offered so far: largest first, equal ones by key ascending.
+struct Best {
+    limit: usize,
+    heap: BinaryHeap<Reverse<(i64, Reverse<Box<[u8]>>)>>,
+}
+
+impl Best {
+    fn new(limit: usize) -> Self {
+        Self { limit, heap: BinaryHeap::new() }
+    }
+
+    fn offer(&mut self, count: i64, key: Box<[u8]>) {
+        if count == 0 || self.limit == 0 {
+            return;
+        }
+        if self.heap.len() == self.limit {
+            let is_worse =
+                |Reverse(worst): &Reverse<(i64, Reverse<Box<[u8]>>)>| (count, Reverse(&key)) <= (worst.0, Reverse(&worst.1.0));
+            if self.heap.peek().is_some_and(is_worse) {
+                return;
+            }
+            self.heap.pop();
+        }
+        self.heap.push(Reverse((count, Reverse(key))));
+    }
+
+    fn into_sorted(self) -> Vec<KeyCount> {
+        let sorted = self.heap.into_sorted_vec();
+        sorted.into_iter().map(|Reverse((count, Reverse(key)))| KeyCount { key: key.into_vec(), count }).collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    proptest! {
+        #[test]
+        fn the_best_are_those_of_a_full_sort(counts in prop::collection::btree_map("[a-c]{0,3}", 0i64..5, 0..30), limit in 0usize..8) {
+            let mut best = Best::new(limit);
+            for (key, count) in &counts {
+                best.offer(*count, key.as_bytes().into());
+            }
+            let mut sorted: Vec<_> = counts.into_iter().filter(|(_, count)| *count > 0).collect();
+            sorted.sort_by(|a, b| b.1.cmp(&a.1).then_with(|| a.0.cmp(&b.0)));
+            let expected: Vec<_> =
+                sorted.into_iter().take(limit).map(|(key, count)| KeyCount { key: key.into_bytes(), count }).collect();
+            prop_assert_eq!(best.into_sorted(), expected);
+        }
+    }
+}

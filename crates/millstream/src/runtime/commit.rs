@@ -1,0 +1,108 @@
+//! Commits: one transaction for everything that the thread's tasks have done.
+
+use super::open::Phase;
+use super::thread::StreamThread;
+use crate::broker::{Broker, BrokerError, CommittedOffset, Consumer, Delivered, ErrorKind, TransactionalProducer};
+use crate::record::TopicPartition;
+use crate::task::TaskError;
+
+type Offsets = Vec<(TopicPartition, CommittedOffset)>;
+
+impl<B: Broker> StreamThread<B> {
+    /// Commits the work of all tasks that have any, and lets the stores take it.
+    pub(super) fn commit(&mut self) -> Result<(), TaskError> {
+        self.last_commit = self.clock.now();
+        let inputs = self.tasks_to_commit();
+        if inputs.is_empty() {
+            return Ok(());
+        }
+        self.observer.commit_begins();
+        let mut slots = std::mem::take(&mut self.slots);
+        let delivered = self.transact(|producer| {
+            let mut offsets = Vec::with_capacity(inputs.len());
+            for input in &inputs {
+                if let Some(Phase::Running(task)) = slots.get_mut(input).map(|slot| &mut slot.phase) {
+                    offsets.push((input.clone(), task.stage(producer)?));
+                }
+            }
+            Ok(offsets)
+        });
+        self.slots = slots;
+        self.observer.commit_ends(delivered.is_ok());
+        match delivered {
+            Ok(delivered) => self.committed(&inputs, &delivered),
+            Err(error) => {
+                // What was staged is gone from the tasks' tables, so they go back; unless the tasks themselves are to go.
+                let tasks_go = |e: &BrokerError| matches!(e.kind(), ErrorKind::Fenced | ErrorKind::OutcomeUnknown);
+                if !matches!(&error, TaskError::Broker(e) if tasks_go(e)) {
+                    self.rollback()?;
+                }
+                Err(error)
+            }
+        }
+    }
+
+    fn tasks_to_commit(&self) -> Vec<TopicPartition> {
+        let wants = self.slots.iter().filter(|(_, slot)| matches!(&slot.phase, Phase::Running(task) if task.wants_commit()));
+        wants.map(|(input, _)| input.clone()).collect()
+    }
+
+    /// Runs one transaction: what `stage` sends, and the offsets that it gives.
+    pub(super) fn transact(
+        &mut self,
+        stage: impl FnOnce(&mut dyn TransactionalProducer) -> Result<Offsets, TaskError>,
+    ) -> Result<Delivered, TaskError> {
+        let fenced = || BrokerError::new(ErrorKind::Fenced, "the thread is no member of its group");
+        let group = self.group.clone().ok_or_else(fenced)?;
+        let producer = self.producer.as_mut().ok_or_else(fenced)?;
+        producer.begin()?;
+        let staged = stage(producer).and_then(|offsets| Ok(producer.send_offsets(&group, &offsets)?));
+        match staged {
+            Ok(()) => Ok(producer.commit()?),
+            Err(error) => {
+                // Where the abort fails too, the producer is of no use: the next one ends what this one has begun.
+                if producer.abort().is_err() {
+                    self.producer = None;
+                }
+                Err(error)
+            }
+        }
+    }
+
+    fn committed(&mut self, inputs: &[TopicPartition], delivered: &Delivered) -> Result<(), TaskError> {
+        for input in inputs {
+            let Some(slot) = self.slots.get_mut(input) else { continue };
+            let Phase::Running(task) = &mut slot.phase else { continue };
+            let (records, applied) = task.committed(delivered);
+            self.registry.count(&records);
+            let trims = task.take_trims();
+            self.publish_committed(input);
+            if let Err(error) = applied {
+                self.recover(Some(input), error).map_err(|error| TaskError::Stop(error.to_string()))?;
+            }
+            for (partition, before) in trims {
+                self.trim(&partition, before);
+            }
+        }
+        Ok(())
+    }
+
+    /// Deletes what nobody needs any more. That it cannot be done now does no harm.
+    fn trim(&self, partition: &TopicPartition, before: crate::record::Offset) {
+        if let Err(error) = self.broker.delete_records(partition, before) {
+            tracing::debug!(%partition, %before, %error, "records that are no longer needed could not be deleted");
+        }
+    }
+
+    /// Takes every running task back to its last commit.
+    pub(super) fn rollback(&mut self) -> Result<(), TaskError> {
+        let Some(consumer) = &mut self.consumer else { return Ok(()) };
+        for (input, slot) in &mut self.slots {
+            if let Phase::Running(task) = &mut slot.phase {
+                let position = task.rollback();
+                consumer.start(input, position)?;
+            }
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,58 @@
+use std::time::Duration;
+
+use crate::record::Topic;
+
+/// How an application runs. Every thread of every instance of an application has the same but for `instance_id`.
+#[derive(Debug, Clone)]
+pub struct StreamsConfig {
+    /// The application: its consumer group, and the beginning of the names of its internal topics.
+    pub application_id: String,
+    /// This instance: part of its producers' transactional ids, and the same after a restart.
+    pub instance_id: String,
+    /// How often to commit when all there is has been read.
+    pub commit_interval: Duration,
+    /// How often to commit while there is more to read than comes in one poll.
+    pub commit_interval_backlog: Duration,
+    /// How much memory a thread's uncommitted work may take, roughly, before it commits early.
+    pub uncommitted_bytes: usize,
+    /// After how long without a record a source partition counts as idle; none is never.
+    pub idle_timeout: Option<Duration>,
+}
+
+impl StreamsConfig {
+    /// The defaults for an application: commits after 100 ms, 1 s on a backlog, 64 MiB of uncommitted work, idle after a minute.
+    pub fn new(application_id: impl Into<String>) -> Self {
+        Self {
+            application_id: application_id.into(),
+            instance_id: "0".to_owned(),
+            commit_interval: Duration::from_millis(100),
+            commit_interval_backlog: Duration::from_secs(1),
+            uncommitted_bytes: 64 << 20,
+            idle_timeout: Some(Duration::from_secs(60)),
+        }
+    }
+
+    /// `<application.id>-<store>-repartition`
+    pub fn repartition_topic(&self, store: &str) -> Topic {
+        format!("{}-{store}-repartition", self.application_id).into()
+    }
+
+    /// `<application.id>-<store>-changelog`
+    pub fn changelog_topic(&self, store: &str) -> Topic {
+        format!("{}-{store}-changelog", self.application_id).into()
+    }
+
+    /// `<application.id>-late`
+    pub fn late_topic(&self) -> Topic {
+        format!("{}-late", self.application_id).into()
+    }
+
+    /// `<application.id>-dead-letter`
+    pub fn dead_letter_topic(&self) -> Topic {
+        format!("{}-dead-letter", self.application_id).into()
+    }
+
+    pub(crate) fn transactional_id(&self, thread: usize) -> String {
+        format!("{}-{}-{thread}", self.application_id, self.instance_id)
+    }
+}

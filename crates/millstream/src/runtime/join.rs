@@ -1,0 +1,86 @@
+//! How a source partition begins. Its records may not be counted before every aggregate task waits for its watermarks, or a
+//! window could be closed without it:
+//!
+//! 1. Where an aggregate task does not know of the partition (the topic has grown), the source commits a first position and
+//!    sends its first watermark, by which they learn of it.
+//! 2. It waits until each has committed that it knows. From then on none closes a window before this partition does.
+//! 3. It takes the largest closed_through that they have reached, commits it, and starts.
+
+use super::open::{Phase, decode_metadata, missing_position};
+use super::plan::Kind;
+use super::thread::StreamThread;
+use crate::broker::{Broker, TransactionalProducer};
+use crate::record::{Offset, Partition, Timestamp, TopicPartition};
+use crate::task::TaskError;
+use crate::task::aggregate::AggregatePosition;
+use crate::task::source::{Repartition, SourcePosition};
+
+/// A source partition that is not counted yet.
+pub(super) struct Joining {
+    position: SourcePosition,
+    announced: bool,
+}
+
+impl Joining {
+    /// A partition that has announced itself and committed `position`, or has not and begins at `start`.
+    pub(super) fn new(position: Option<SourcePosition>, start: Offset) -> Self {
+        let announced = position.is_some();
+        Self { position: position.unwrap_or_else(|| SourcePosition::joining(start)), announced }
+    }
+}
+
+impl<B: Broker> StreamThread<B> {
+    /// Takes the next of the steps, if it can be taken. Says whether it could.
+    pub(super) fn advance_join(&mut self, input: &TopicPartition) -> Result<bool, TaskError> {
+        let Some(plan) = self.plan.clone() else { return Ok(false) };
+        let Some((_, subtopology)) = plan.task(input) else { return Ok(false) };
+        let Kind::Source { repartition, .. } = &subtopology.kind else { return Ok(false) };
+        let Some(aggregates) = self.aggregate_positions(repartition)? else { return Ok(false) };
+        let Some(Phase::Joining(joining)) = self.slots.get(input).map(|slot| &slot.phase) else { return Ok(false) };
+        let (position, announced) = (joining.position.clone(), joining.announced);
+        let source = input.partition;
+        if !announced && aggregates.iter().any(|aggregate| aggregate.sources.have_heard(source)) {
+            let evidence = format!("{} has had watermarks of it", repartition.topic);
+            return Err(missing_position(&self.config.application_id, input, &evidence));
+        }
+        if aggregates.iter().all(|aggregate| aggregate.sources.know(source)) {
+            let reached = aggregates.iter().map(AggregatePosition::closed_through).max().unwrap_or_default();
+            let joined = position.joined(reached);
+            self.commit_join(input, repartition, reached, &joined)?;
+            self.start_source(input, joined)?;
+            return Ok(true);
+        }
+        if announced {
+            return Ok(false);
+        }
+        self.commit_join(input, repartition, Timestamp(0), &position)?;
+        self.set_phase(input, Phase::Joining(Joining { position, announced: true }));
+        Ok(true)
+    }
+
+    /// What the aggregate tasks have committed; none where one has not committed anything yet.
+    fn aggregate_positions(&self, repartition: &Repartition) -> Result<Option<Vec<AggregatePosition>>, TaskError> {
+        let partition = |p| TopicPartition::new(repartition.topic.clone(), Partition(p));
+        let inputs: Vec<_> = (0..repartition.partitions).map(partition).collect();
+        let committed = self.broker.committed(&self.config.application_id, &inputs)?;
+        let position = |committed: Option<_>| committed.map(|c| Ok(AggregatePosition::new(Offset::ZERO, decode_metadata(&c)?)));
+        committed.into_iter().map(position).collect::<Option<Result<Vec<_>, _>>>().transpose()
+    }
+
+    fn commit_join(
+        &mut self,
+        input: &TopicPartition,
+        repartition: &Repartition,
+        closed_through: Timestamp,
+        position: &SourcePosition,
+    ) -> Result<(), TaskError> {
+        // What the thread's other tasks have under way goes first: a transaction is all of its own.
+        self.commit()?;
+        let commit = vec![(input.clone(), position.to_commit())];
+        self.transact(|producer: &mut dyn TransactionalProducer| {
+            repartition.send_watermark(producer, input.partition, closed_through)?;
+            Ok(commit)
+        })?;
+        Ok(())
+    }
+}

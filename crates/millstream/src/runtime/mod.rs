@@ -1,0 +1,15 @@
+//! Running a topology: threads that own tasks, commit their work in transactions, and restore their stores.
+
+mod commit;
+mod config;
+mod idle;
+mod join;
+mod open;
+pub(crate) mod plan;
+pub(crate) mod registry;
+mod restore;
+mod thread;
+
+pub use config::StreamsConfig;
+pub use registry::{Registry, RestoreProgress, TaskStatus};
+pub use thread::{Observer, Parts, Stepped, StreamThread, StreamsError};

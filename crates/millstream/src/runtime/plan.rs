@@ -1,0 +1,174 @@
+//! A topology on a broker: its subtopologies with the topics they read and write, all of which exist.
+
+use std::sync::Arc;
+
+use super::StreamsConfig;
+use crate::broker::{Broker, BrokerError, ErrorKind, TopicDescription, TopicSettings};
+use crate::record::TopicPartition;
+use crate::record::{Partition, Topic};
+use crate::task::source::Repartition;
+use crate::task::{SideTopics, TaskId};
+use crate::topology::spec::End;
+use crate::topology::{EmitStrategy, Topology, Transform, WindowedSpec};
+
+/// The subtopologies of an application.
+pub(crate) struct Plan {
+    pub(crate) subtopologies: Vec<Subtopology>,
+    side_partitions: u32,
+    late: Topic,
+    dead_letter: Topic,
+}
+
+/// What is done to the records of one topic.
+pub(crate) struct Subtopology {
+    pub(crate) topic: Topic,
+    pub(crate) kind: Kind,
+}
+
+pub(crate) enum Kind {
+    Source { repartition: Repartition, spec: WindowedSpec },
+    Aggregate { source: Topic, kept: Kept },
+    Fused { kept: Kept },
+    Stateless { transform: Arc<dyn Transform>, output_partitions: u32 },
+}
+
+/// A windowed aggregate and the topics behind its store.
+#[derive(Clone)]
+pub(crate) struct Kept {
+    pub(crate) spec: WindowedSpec,
+    pub(crate) changelog: Topic,
+    pub(crate) changelog_id: String,
+    /// How many partitions the store has.
+    pub(crate) partitions: u32,
+    /// Where results go, and how many partitions that has.
+    pub(crate) output: Option<(Topic, u32)>,
+}
+
+impl Plan {
+    /// Looks the topics up and creates those that are missing, except source topics.
+    pub(crate) fn prepare<B: Broker>(topology: &Topology, broker: &B, config: &StreamsConfig) -> Result<Self, BrokerError> {
+        let topics = Topics { broker };
+        let mut subtopologies = Vec::new();
+        let mut side_partitions = 1;
+        for pipeline in &topology.pipelines {
+            let source = topics.existing(&pipeline.source)?;
+            side_partitions = side_partitions.max(source.partitions);
+            let topic = pipeline.source.clone();
+            match &pipeline.end {
+                End::Sink { topic: output, transform } => {
+                    let output_partitions = topics.ensure(output, TopicSettings::kept_for_ever(source.partitions))?.partitions;
+                    let kind = Kind::Stateless { transform: transform.clone(), output_partitions };
+                    subtopologies.push(Subtopology { topic, kind });
+                }
+                End::Windowed(spec) => subtopologies.extend(topics.windowed(topic, &source, spec, config)?),
+            }
+        }
+        let (late, dead_letter) = (config.late_topic(), config.dead_letter_topic());
+        for side in [&late, &dead_letter] {
+            side_partitions = topics.ensure(side, TopicSettings::kept_for_ever(side_partitions))?.partitions;
+        }
+        Ok(Self { subtopologies, side_partitions, late, dead_letter })
+    }
+
+    /// The topics that the application's consumers subscribe to.
+    pub(crate) fn subscription(&self) -> Vec<Topic> {
+        self.subtopologies.iter().map(|s| s.topic.clone()).collect()
+    }
+
+    /// The task for a partition, and what it does.
+    pub(crate) fn task(&self, input: &TopicPartition) -> Option<(TaskId, &Subtopology)> {
+        let number = self.subtopologies.iter().position(|s| s.topic == input.topic)?;
+        Some((TaskId { subtopology: number as u32, partition: input.partition }, &self.subtopologies[number]))
+    }
+
+    /// Where late and unreadable records of a source partition go.
+    pub(crate) fn side_topics(&self, source: &TopicPartition) -> SideTopics {
+        let partition = Partition(source.partition.0 % self.side_partitions);
+        SideTopics {
+            source: source.clone(),
+            late: TopicPartition::new(self.late.clone(), partition),
+            dead_letter: TopicPartition::new(self.dead_letter.clone(), partition),
+        }
+    }
+
+    /// The windowed aggregates, each with its source topic and, if it is shuffled, its repartition topic.
+    pub(crate) fn aggregates(&self) -> impl Iterator<Item = (&Topic, Option<&Topic>, &Kept)> {
+        self.subtopologies.iter().filter_map(|s| match &s.kind {
+            Kind::Aggregate { source, kept } => Some((source, Some(&s.topic), kept)),
+            Kind::Fused { kept } => Some((&s.topic, None, kept)),
+            Kind::Source { .. } | Kind::Stateless { .. } => None,
+        })
+    }
+}
+
+struct Topics<'a, B> {
+    broker: &'a B,
+}
+
+impl<B: Broker> Topics<'_, B> {
+    fn existing(&self, topic: &str) -> Result<TopicDescription, BrokerError> {
+        self.broker.describe_topic(topic)?.ok_or_else(|| BrokerError::unknown_topic(topic))
+    }
+
+    fn ensure(&self, topic: &str, settings: TopicSettings) -> Result<TopicDescription, BrokerError> {
+        if let Some(found) = self.broker.describe_topic(topic)? {
+            return Ok(found);
+        }
+        self.broker.create_topic(topic, &settings)?;
+        self.existing(topic)
+    }
+
+    fn windowed(
+        &self,
+        topic: Topic,
+        source: &TopicDescription,
+        spec: &WindowedSpec,
+        config: &StreamsConfig,
+    ) -> Result<Vec<Subtopology>, BrokerError> {
+        let changelog = config.changelog_topic(&spec.store);
+        let described = self.ensure(&changelog, TopicSettings::compacted(source.partitions))?;
+        let partitions = described.partitions;
+        let output = self.output(spec, partitions)?;
+        let kept = Kept { spec: spec.clone(), changelog: changelog.clone(), changelog_id: described.id, partitions, output };
+        if spec.keyed {
+            if source.partitions != partitions {
+                return Err(refused(format!(
+                    "topic {topic} has {} partitions, {changelog} has {partitions}: a topic that is keyed by the grouping key must keep its \
+                     number of partitions; count it under another application id",
+                    source.partitions
+                )));
+            }
+            return Ok(vec![Subtopology { topic, kind: Kind::Fused { kept } }]);
+        }
+        let repartition = config.repartition_topic(&spec.store);
+        let found = self.ensure(&repartition, TopicSettings::kept_for_ever(partitions))?.partitions;
+        if found != partitions {
+            return Err(refused(format!(
+                "topic {repartition} has {found} partitions, {changelog} has {partitions}: they must be equal; delete the one that was made \
+                 by mistake, or use another application id"
+            )));
+        }
+        let sender = Repartition::new(repartition.clone(), partitions);
+        Ok(vec![
+            Subtopology { topic: topic.clone(), kind: Kind::Source { repartition: sender, spec: spec.clone() } },
+            Subtopology { topic: repartition, kind: Kind::Aggregate { source: topic, kept } },
+        ])
+    }
+
+    fn output(&self, spec: &WindowedSpec, partitions: u32) -> Result<Option<(Topic, u32)>, BrokerError> {
+        let Some(output) = &spec.output else { return Ok(None) };
+        let found = self.ensure(output, TopicSettings::kept_for_ever(partitions))?.partitions;
+        if spec.emit == EmitStrategy::OnWindowClose && found != partitions {
+            return Err(refused(format!(
+                "topic {output} has {found} partitions, the store {} has {partitions}: final windows go to the partition of the same number; \
+                 delete the topic, and it is created anew",
+                spec.store
+            )));
+        }
+        Ok(Some((output.clone(), found)))
+    }
+}
+
+fn refused(message: String) -> BrokerError {
+    BrokerError::new(ErrorKind::Stop, message)
+}

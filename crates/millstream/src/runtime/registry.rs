@@ -1,0 +1,120 @@
+//! What the threads of an instance make known: stores that can be queried, the state of each task, what became of the records.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use crate::record::{Offset, Partition, Timestamp, TopicPartition};
+use crate::store::StateStore;
+use crate::task::stream_task::CommittedTime;
+use crate::task::{RecordCounters, TaskId, TaskState};
+
+/// Shared by the threads of an instance and whoever asks about them.
+#[derive(Clone, Default)]
+pub struct Registry {
+    inner: Arc<Mutex<Inner>>,
+}
+
+#[derive(Default)]
+struct Inner {
+    tasks: BTreeMap<TaskId, TaskStatus>,
+    stores: BTreeMap<(Arc<str>, Partition), StoreEntry>,
+    records: RecordCounters,
+}
+
+/// A task of this instance.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TaskStatus {
+    /// The task.
+    pub id: TaskId,
+    /// What it reads.
+    pub input: TopicPartition,
+    /// What it is doing.
+    pub state: TaskState,
+    /// How far its store has been restored, while it is.
+    pub restore: Option<RestoreProgress>,
+    /// The position it has committed; none before it runs.
+    pub committed: Option<Offset>,
+    /// Event time as committed.
+    pub stream_time: Option<Timestamp>,
+    /// What keeps it from going on, if anything does.
+    pub trouble: Option<String>,
+}
+
+/// How far a store has been restored from its changelog.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct RestoreProgress {
+    /// Where the restore began.
+    pub from: Offset,
+    /// The next changelog offset to read.
+    pub position: Offset,
+    /// The changelog's end.
+    pub end: Offset,
+    /// How many records it has read.
+    pub records: u64,
+}
+
+/// A store that can be queried.
+#[derive(Clone)]
+pub(crate) struct StoreEntry {
+    pub(crate) store: Arc<dyn StateStore>,
+    /// How many changelog records it may be behind: none once its task runs.
+    pub(crate) restoring: Option<u64>,
+    pub(crate) time: CommittedTime,
+}
+
+impl Registry {
+    /// An empty registry.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// All tasks of this instance, by id.
+    pub fn tasks(&self) -> Vec<TaskStatus> {
+        self.lock().tasks.values().cloned().collect()
+    }
+
+    /// What became of all records that this instance has committed since it started.
+    pub fn records(&self) -> RecordCounters {
+        self.lock().records.clone()
+    }
+
+    /// Whether there are tasks, and all of them run.
+    pub fn is_running(&self) -> bool {
+        let inner = self.lock();
+        !inner.tasks.is_empty() && inner.tasks.values().all(|task| task.state == TaskState::Running)
+    }
+
+    pub(crate) fn count(&self, records: &RecordCounters) {
+        self.lock().records.add(records);
+    }
+
+    pub(crate) fn put_task(&self, status: TaskStatus) {
+        self.lock().tasks.insert(status.id, status);
+    }
+
+    pub(crate) fn update_task(&self, id: TaskId, update: impl FnOnce(&mut TaskStatus)) {
+        if let Some(status) = self.lock().tasks.get_mut(&id) {
+            update(status);
+        }
+    }
+
+    pub(crate) fn remove_task(&self, id: TaskId) {
+        self.lock().tasks.remove(&id);
+    }
+
+    pub(crate) fn put_store(&self, store: &Arc<str>, partition: Partition, entry: StoreEntry) {
+        self.lock().stores.insert((store.clone(), partition), entry);
+    }
+
+    pub(crate) fn remove_store(&self, store: &Arc<str>, partition: Partition) {
+        self.lock().stores.remove(&(store.clone(), partition));
+    }
+
+    pub(crate) fn store(&self, store: &Arc<str>, partition: Partition) -> Option<StoreEntry> {
+        self.lock().stores.get(&(store.clone(), partition)).cloned()
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Inner> {
+        self.inner.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}

@@ -1,0 +1,5 @@
+//! Testing a topology without a broker.
+
+mod driver;
+
+pub use driver::{DriverError, OutputRecord, TopologyTestDriver};
