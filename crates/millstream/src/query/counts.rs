@@ -214,8 +214,11 @@ fn sums_by_key(copy: &StoreEntry, period: Period) -> Result<HashMap<Box<[u8]>, i
 /// The largest counts offered so far: largest first, equal ones by key ascending.
 struct Best {
     limit: usize,
-    heap: BinaryHeap<Reverse<(i64, Reverse<Box<[u8]>>)>>,
+    heap: BinaryHeap<Reverse<Ranked>>,
 }
+
+/// Greater is better: a larger count, then a smaller key.
+type Ranked = (i64, Reverse<Box<[u8]>>);
 
 impl Best {
     fn new(limit: usize) -> Self {

@@ -1,10 +1,10 @@
 //! A state store in memory: for tests, the simulation and the topology test driver.
 
 use std::collections::{BTreeMap, HashMap};
-use std::ops::{Bound, ControlFlow};
+use std::ops::Bound;
 use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard};
 
-use super::{Space, StateStore, StoreBatch, StoreChange, StoreError, StoreProvider, StoreSnapshot};
+use super::{Space, StateStore, StoreBatch, StoreChange, StoreError, StoreProvider, StoreSnapshot, VisitEntry};
 use crate::record::Partition;
 
 type Entries = BTreeMap<Vec<u8>, Vec<u8>>;
@@ -94,13 +94,7 @@ impl StoreSnapshot for MemorySnapshot<'_> {
         Ok(keys.iter().map(|key| self.0.rows.get(*key).cloned()).collect())
     }
 
-    fn scan(
-        &self,
-        space: Space,
-        from: &[u8],
-        to: &[u8],
-        visit: &mut dyn FnMut(&[u8], &[u8]) -> ControlFlow<()>,
-    ) -> Result<(), StoreError> {
+    fn scan(&self, space: Space, from: &[u8], to: &[u8], visit: &mut VisitEntry<'_>) -> Result<(), StoreError> {
         if from >= to {
             return Ok(());
         }

@@ -38,6 +38,9 @@ pub trait StateStore: Send + Sync + 'static {
     fn snapshot(&self) -> Box<dyn StoreSnapshot + '_>;
 }
 
+/// Is shown an entry's key and value, and says whether to go on.
+pub type VisitEntry<'a> = dyn FnMut(&[u8], &[u8]) -> ControlFlow<()> + 'a;
+
 /// Reads of one moment's state.
 pub trait StoreSnapshot {
     /// The value of a key.
@@ -47,13 +50,7 @@ pub trait StoreSnapshot {
     fn multi_get(&self, keys: &[&[u8]]) -> Result<Vec<Option<Vec<u8>>>, StoreError>;
 
     /// Visits the entries with `from <= key < to` in key order until the visitor breaks.
-    fn scan(
-        &self,
-        space: Space,
-        from: &[u8],
-        to: &[u8],
-        visit: &mut dyn FnMut(&[u8], &[u8]) -> ControlFlow<()>,
-    ) -> Result<(), StoreError>;
+    fn scan(&self, space: Space, from: &[u8], to: &[u8], visit: &mut VisitEntry<'_>) -> Result<(), StoreError>;
 }
 
 /// One change in a [`StoreBatch`].

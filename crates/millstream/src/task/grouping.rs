@@ -46,6 +46,9 @@ pub(crate) struct ChangedRow<'a> {
     pub(crate) is_new: bool,
 }
 
+/// Is shown a partial aggregate as (window start, key, largest event time, aggregate in compact form).
+pub(crate) type VisitPartial<'a> = dyn FnMut(Timestamp, &[u8], Timestamp, &[u8]) -> Result<(), TaskError> + 'a;
+
 /// The partial aggregates of the transaction being built.
 pub(crate) trait Partials: Send {
     /// Adds records of the source topic.
@@ -57,11 +60,8 @@ pub(crate) trait Partials: Send {
     /// Adds one event that Kafka Streams sent over the repartition topic; false where the aggregate cannot be made of it.
     fn merge_foreign(&mut self, key: &[u8], timestamp: Timestamp) -> bool;
 
-    /// Visits all as (window start, key, largest event time, aggregate in compact form) and forgets them.
-    fn drain(
-        &mut self,
-        visit: &mut dyn FnMut(Timestamp, &[u8], Timestamp, &[u8]) -> Result<(), TaskError>,
-    ) -> Result<(), TaskError>;
+    /// Visits all and forgets them.
+    fn drain(&mut self, visit: &mut VisitPartial<'_>) -> Result<(), TaskError>;
 
     /// Appends the row key of each, in ascending order. The order holds until the next change.
     fn sorted_row_keys(&mut self) -> Vec<Vec<u8>>;
@@ -191,10 +191,7 @@ where
         true
     }
 
-    fn drain(
-        &mut self,
-        visit: &mut dyn FnMut(Timestamp, &[u8], Timestamp, &[u8]) -> Result<(), TaskError>,
-    ) -> Result<(), TaskError> {
+    fn drain(&mut self, visit: &mut VisitPartial<'_>) -> Result<(), TaskError> {
         for entry in self.table.entries() {
             self.scratch.clear();
             self.grouping.aggregation.encode_compact(&entry.acc, &mut self.scratch);
