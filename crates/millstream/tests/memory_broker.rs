@@ -1,14 +1,204 @@
-//! The broker in memory.
+//! The broker in memory: what it has beyond the traits.
 
 mod broker_contract;
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::thread;
+use std::time::Duration;
 
-use millstream::broker::local::MemoryBroker;
+use millstream::broker::local::{
+    Appended, LocalBroker, LogId, LogStorage, LogWrite, MemoryBroker, MemoryLog, Unit, VisitBatch, VisitEntry,
+};
+use millstream::broker::{
+    Broker, BrokerError, CommittedOffset, Consumer, ErrorKind, FetchedBatch, Isolation, LogReader, Polled, TopicSettings,
+    TransactionalProducer,
+};
 use millstream::clock::ManualClock;
-use millstream::record::Timestamp;
+use millstream::record::{Offset, Partition, Record, Timestamp, TopicPartition};
+
+fn clock() -> Arc<ManualClock> {
+    Arc::new(ManualClock::new(Timestamp(0)))
+}
+
+fn tp(partition: u32) -> TopicPartition {
+    TopicPartition::new("clicks", Partition(partition))
+}
+
+fn unit(partition: u32, values: &[&str]) -> Unit {
+    let mut unit = Unit::new();
+    for value in values {
+        unit.add(&tp(partition), &Record::new(None, Some(value.as_bytes()), Timestamp(1)));
+    }
+    unit
+}
+
+fn values<S: LogStorage>(broker: &LocalBroker<S>, partition: u32) -> Vec<String> {
+    let mut reader = broker.reader(&tp(partition), Offset(0)).unwrap();
+    let mut values = Vec::new();
+    while let Some(batch) = reader.read(Duration::ZERO).unwrap() {
+        let mut records = Vec::new();
+        batch.records(&mut records).unwrap();
+        assert!(records.windows(2).all(|pair| pair[0].offset < pair[1].offset));
+        values.extend(records.iter().map(|record| String::from_utf8(record.value.unwrap().to_vec()).unwrap()));
+    }
+    values
+}
 
 #[test]
 fn keeps_the_contract_of_every_broker() {
-    broker_contract::contract(&MemoryBroker::in_memory(Arc::new(ManualClock::new(Timestamp(0)))));
+    broker_contract::contract(&MemoryBroker::in_memory(clock()));
+}
+
+#[test]
+fn a_unit_with_a_key_is_stored_once() {
+    let clock = clock();
+    let broker = MemoryBroker::in_memory(clock.clone());
+    broker.create_topic("clicks", &TopicSettings::kept_for_ever(1)).unwrap();
+    let keyed = |result: &str| {
+        let mut unit = unit(0, &[result]);
+        unit.set_idempotency_key(b"key", result.as_bytes());
+        unit
+    };
+    assert!(matches!(broker.append(keyed("first")).unwrap(), Appended::Stored(_)));
+    assert_eq!(broker.append(keyed("second")).unwrap(), Appended::AlreadyStored(b"first".to_vec()));
+    assert_eq!(values(&broker, 0), ["first"]);
+
+    let day = 24 * 60 * 60 * 1000;
+    clock.set(Timestamp(day));
+    broker.maintain().unwrap();
+    assert_eq!(broker.append(keyed("third")).unwrap(), Appended::AlreadyStored(b"first".to_vec()), "kept for a day");
+    clock.set(Timestamp(day + 1));
+    broker.maintain().unwrap();
+    assert!(matches!(broker.append(keyed("fourth")).unwrap(), Appended::Stored(_)));
+    assert_eq!(values(&broker, 0), ["first", "fourth"]);
+}
+
+#[test]
+fn concurrent_units_are_each_stored_whole_and_once() {
+    const THREADS: usize = 8;
+    const UNITS: usize = 50;
+    let broker = MemoryBroker::in_memory(clock());
+    broker.create_topic("clicks", &TopicSettings::kept_for_ever(1)).unwrap();
+    let stored = AtomicUsize::new(0);
+    thread::scope(|scope| {
+        for thread in 0..THREADS {
+            let (broker, stored) = (&broker, &stored);
+            scope.spawn(move || {
+                for i in 0..UNITS {
+                    // Every key is used by two threads.
+                    let mut unit = unit(0, &[&format!("{i}-{}-a", thread / 2), &format!("{i}-{}-b", thread / 2)]);
+                    unit.set_idempotency_key(format!("{i}-{}", thread / 2).as_bytes(), b"");
+                    if let Appended::Stored(delivered) = broker.append(unit).unwrap() {
+                        let (first, last) = delivered[&tp(0)];
+                        assert_eq!(last.0, first.0 + 1);
+                        stored.fetch_add(1, Ordering::Relaxed);
+                    }
+                }
+            });
+        }
+    });
+    assert_eq!(stored.into_inner(), THREADS / 2 * UNITS);
+    let all = values(&broker, 0);
+    assert_eq!(all.len(), THREADS * UNITS);
+    assert!(all.chunks(2).all(|pair| pair[0].strip_suffix('a') == pair[1].strip_suffix('b')), "no unit is torn");
+}
+
+#[test]
+fn everything_is_there_when_the_storage_is_opened_again() {
+    let storage = MemoryLog::new();
+    let open = || LocalBroker::open(storage.clone(), clock(), "cluster").unwrap();
+    let (description, proof) = {
+        let broker = open();
+        broker.create_topic("clicks", &TopicSettings::kept_for_ever(2)).unwrap();
+        broker.append(unit(0, &["a", "b", "c"])).unwrap();
+        broker.delete_records(&tp(0), Offset(1)).unwrap();
+        broker.add_partitions("clicks", 3).unwrap();
+        let mut consumer = broker.subscribe("group", &["clicks".into()]).unwrap();
+        let Polled::Assigned { group, partitions } = consumer.poll(Duration::ZERO).unwrap() else { panic!("assigned") };
+        assert_eq!(partitions.len(), 3);
+        let mut producer = broker.producer("p").unwrap();
+        producer.begin().unwrap();
+        let offset = CommittedOffset { offset: Offset(2), metadata: "meta".to_owned() };
+        producer.send_offsets(&group, &[(tp(0), offset)]).unwrap();
+        producer.commit().unwrap();
+        (broker.describe_topic("clicks").unwrap(), group)
+    };
+    let broker = open();
+    assert_eq!(broker.describe_topic("clicks").unwrap(), description);
+    let range = broker.log_range(&tp(0), Isolation::ReadCommitted).unwrap();
+    assert_eq!((range.start, range.end), (Offset(1), Offset(3)));
+    let committed = broker.committed("group", &[tp(0), tp(1)]).unwrap();
+    assert_eq!(committed, [Some(CommittedOffset { offset: Offset(2), metadata: "meta".to_owned() }), None]);
+    let mut producer = broker.producer("p").unwrap();
+    producer.begin().unwrap();
+    assert_eq!(producer.send_offsets(&proof, &[]).unwrap_err().kind(), ErrorKind::AbortTransaction, "its group is gone");
+    assert!(matches!(broker.append(unit(0, &["d"])).unwrap(), Appended::Stored(delivered) if delivered[&tp(0)].0 == Offset(3)));
+}
+
+#[test]
+fn a_topic_that_grows_is_shared_out_again() {
+    let broker = MemoryBroker::in_memory(clock());
+    broker.create_topic("clicks", &TopicSettings::kept_for_ever(1)).unwrap();
+    let mut consumer = broker.subscribe("group", &["clicks".into()]).unwrap();
+    assert!(matches!(consumer.poll(Duration::ZERO).unwrap(), Polled::Assigned { partitions, .. } if partitions == [tp(0)]));
+    broker.add_partitions("clicks", 2).unwrap();
+    assert!(matches!(consumer.poll(Duration::ZERO).unwrap(), Polled::Assigned { partitions, .. } if partitions == [tp(1)]));
+    assert_eq!(broker.add_partitions("clicks", 1).unwrap_err().kind(), ErrorKind::Stop);
+}
+
+/// A storage whose failed writes have taken place all the same, as those of a log file may that could not be synced.
+struct Doubtful {
+    inner: MemoryLog,
+    fails: AtomicUsize,
+}
+
+impl LogStorage for Doubtful {
+    fn write(&self, write: &LogWrite) -> Result<(), BrokerError> {
+        self.inner.write(write)?;
+        match self.fails.fetch_update(Ordering::SeqCst, Ordering::SeqCst, |left| left.checked_sub(1)) {
+            Ok(_) => Err(BrokerError::new(ErrorKind::Retry, "perhaps")),
+            Err(_) => Ok(()),
+        }
+    }
+
+    fn read(&self, log: LogId, from: Offset, visit: &mut VisitBatch<'_>) -> Result<(), BrokerError> {
+        self.inner.read(log, from, visit)
+    }
+
+    fn entry(&self, key: &[u8]) -> Result<Option<Vec<u8>>, BrokerError> {
+        self.inner.entry(key)
+    }
+
+    fn entries(&self, from: &[u8], to: &[u8], visit: &mut VisitEntry<'_>) -> Result<(), BrokerError> {
+        self.inner.entries(from, to, visit)
+    }
+}
+
+#[test]
+fn a_failed_write_that_turns_up_is_taken_back() {
+    let inner = MemoryLog::new();
+    let storage = Doubtful { inner: inner.clone(), fails: AtomicUsize::new(0) };
+    let broker = LocalBroker::open(storage, clock(), "cluster").unwrap();
+    broker.create_topic("clicks", &TopicSettings::kept_for_ever(2)).unwrap();
+    broker.append(unit(0, &["kept"])).unwrap();
+    let keyed = || {
+        let mut unit = unit(0, &["one", "two", "three"]);
+        unit.add(&tp(1), &Record::new(None, Some(b"four"), Timestamp(1)));
+        unit.set_idempotency_key(b"key", b"result");
+        unit
+    };
+    broker.storage().fails.store(1, Ordering::SeqCst);
+    assert_eq!(broker.append(keyed()).unwrap_err().kind(), ErrorKind::Retry);
+    assert_eq!(values(&broker, 0), ["kept"]);
+    broker.append(unit(0, &["after"])).unwrap();
+    assert_eq!(values(&broker, 0), ["kept", "after"]);
+    // The key went with the records, so that the client's second try stores them.
+    broker.storage().fails.store(1, Ordering::SeqCst);
+    assert!(broker.append(keyed()).is_err());
+    assert!(matches!(broker.append(keyed()).unwrap(), Appended::Stored(_)));
+    drop(broker);
+    let again = LocalBroker::open(inner, clock(), "cluster").unwrap();
+    assert_eq!(values(&again, 0), ["kept", "after", "one", "two", "three"]);
+    assert_eq!(values(&again, 1), ["four"]);
 }

@@ -1,7 +1,7 @@
 //! Group commit: units that arrive while one write is under way are written together by the next.
 
 use std::collections::{BTreeMap, HashMap, VecDeque};
-use std::sync::MutexGuard;
+use std::sync::{Arc, MutexGuard, PoisonError};
 
 use super::super::{BrokerError, Delivered};
 use super::entries;
@@ -21,20 +21,20 @@ type Outcome = Result<Appended, BrokerError>;
 /// Units that wait for a leader, and outcomes that wait for their owners.
 #[derive(Debug, Default)]
 pub(super) struct Queue {
-    waiting: VecDeque<(u64, Unit)>,
+    waiting: VecDeque<(u64, Arc<Unit>)>,
     outcomes: HashMap<u64, Outcome>,
     tickets: u64,
     led: bool,
 }
 
 impl Queue {
-    fn enter(&mut self, unit: Unit) -> u64 {
+    fn enter(&mut self, unit: Arc<Unit>) -> u64 {
         self.tickets += 1;
         self.waiting.push_back((self.tickets, unit));
         self.tickets
     }
 
-    fn take(&mut self) -> (Vec<u64>, Vec<Unit>) {
+    fn take(&mut self) -> (Vec<u64>, Vec<Arc<Unit>>) {
         let (mut tickets, mut units, mut bytes) = (Vec::new(), Vec::new(), 0);
         while bytes < WRITE_BYTES
             && let Some((ticket, unit)) = self.waiting.pop_front()
@@ -49,7 +49,7 @@ impl Queue {
 
 impl<S: LogStorage> Shared<S> {
     /// Appends a unit, together with whatever else is waiting. The first to come leads: it writes for all.
-    pub(super) fn submit(&self, unit: Unit) -> Outcome {
+    pub(super) fn submit(&self, unit: Arc<Unit>) -> Outcome {
         let mut queue = lock(&self.queue);
         let ticket = queue.enter(unit);
         loop {
@@ -57,13 +57,13 @@ impl<S: LogStorage> Shared<S> {
                 return outcome;
             }
             if queue.led {
-                queue = self.queue_moved.wait(queue).unwrap_or_else(std::sync::PoisonError::into_inner);
+                queue = self.queue_moved.wait(queue).unwrap_or_else(PoisonError::into_inner);
                 continue;
             }
             queue.led = true;
             let (tickets, units) = queue.take();
             drop(queue);
-            let outcomes = self.append_together(units);
+            let outcomes = self.append_together(&units);
             queue = lock(&self.queue);
             queue.led = false;
             queue.outcomes.extend(tickets.into_iter().zip(outcomes));
@@ -71,8 +71,11 @@ impl<S: LogStorage> Shared<S> {
         }
     }
 
-    fn append_together(&self, units: Vec<Unit>) -> Vec<Outcome> {
+    fn append_together(&self, units: &[Arc<Unit>]) -> Vec<Outcome> {
         let mut writer = lock(&self.writer);
+        if let Err(error) = writer.take_back(&self.storage) {
+            return units.iter().map(|_| Err(error.clone())).collect();
+        }
         let now = self.clock.now();
         let stored: Vec<_> = units.iter().map(|unit| self.stored_result(unit)).collect();
         let mut plan = Plan::default();
@@ -80,7 +83,7 @@ impl<S: LogStorage> Shared<S> {
         let mut outcomes = Vec::with_capacity(units.len());
         {
             let state = lock(&self.state);
-            for (unit, stored) in units.into_iter().zip(stored) {
+            for (unit, stored) in units.iter().zip(stored) {
                 outcomes.push(stored.and_then(|stored| add_unit(&mut plan, &state, unit, stored, &mut results_here, now)));
             }
         }
@@ -93,10 +96,10 @@ impl<S: LogStorage> Shared<S> {
     }
 
     /// Works a plan out, stores it and makes it visible.
-    pub(super) fn carry_out<T>(
+    pub(super) fn carry_out<'a, T>(
         &self,
         writer: &mut MutexGuard<'_, Writer>,
-        work_out: impl FnOnce(&State, &mut Plan) -> Result<T, BrokerError>,
+        work_out: impl FnOnce(&State, &mut Plan<'a>) -> Result<T, BrokerError>,
     ) -> Result<T, BrokerError> {
         let mut plan = Plan::default();
         let outcome = work_out(&lock(&self.state), &mut plan)?;
@@ -106,7 +109,7 @@ impl<S: LogStorage> Shared<S> {
         Ok(outcome)
     }
 
-    fn publish(&self, plan: Plan) {
+    fn publish(&self, plan: Plan<'_>) {
         plan.publish(&mut lock(&self.state));
         self.changed.notify_all();
     }
@@ -119,15 +122,15 @@ impl<S: LogStorage> Shared<S> {
     }
 }
 
-fn add_unit(
-    plan: &mut Plan,
+fn add_unit<'a>(
+    plan: &mut Plan<'a>,
     state: &State,
-    unit: Unit,
+    unit: &'a Unit,
     stored: Option<Vec<u8>>,
     results_here: &mut BTreeMap<Vec<u8>, Vec<u8>>,
     now: Timestamp,
 ) -> Outcome {
-    check(state, &unit)?;
+    check(state, unit)?;
     if let Some(idempotency) = &unit.idempotency {
         if let Some(first) = stored.or_else(|| results_here.get(&idempotency.key).cloned()) {
             return Ok(Appended::AlreadyStored(first));

@@ -52,8 +52,10 @@ impl<S: LogStorage> LocalConsumer<S> {
         self.member.map(member_name)
     }
 
-    /// Forgets the member without leaving: the group believes it alive until [`LocalBroker::expire_member`].
-    pub fn abandon(mut self) {
+    /// Forgets the membership without leaving, as a crash does: the group believes the member alive until
+    /// [`LocalBroker::expire_member`]. This consumer is of no use from here on.
+    pub fn abandon(&mut self) {
+        self.left = true;
         self.member = None;
     }
 

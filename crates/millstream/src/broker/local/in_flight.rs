@@ -4,8 +4,9 @@
 //! stands for a commit request that is still under way to a remote broker.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
-use super::super::BrokerError;
+use super::super::{BrokerError, TransactionalProducer};
 use super::commit::check;
 use super::storage::LogStorage;
 use super::unit::{StagedRecords, Unit};
@@ -21,7 +22,7 @@ pub(super) struct OpenTransactions {
 
 #[derive(Debug)]
 pub(super) struct OpenTransaction {
-    pub(super) unit: Unit,
+    pub(super) unit: Arc<Unit>,
     /// The first offset kept free for it in each partition.
     pub(super) places: BTreeMap<TopicPartition, Offset>,
 }
@@ -51,7 +52,7 @@ impl OpenTransactions {
 
 impl<S: LogStorage> Shared<S> {
     /// Keeps places for a unit in its logs without writing it: its outcome is open. Gives its number.
-    pub(super) fn leave_open(&self, unit: Unit) -> Result<u64, BrokerError> {
+    pub(super) fn leave_open(&self, unit: Arc<Unit>) -> Result<u64, BrokerError> {
         let mut writer = lock(&self.writer);
         let places = self.carry_out(&mut writer, |state, plan| {
             check(state, &unit)?;
@@ -74,18 +75,18 @@ impl<S: LogStorage> Shared<S> {
         let Some(open) = lock(&self.state).open.by_number.remove(&number) else {
             return Ok(false);
         };
-        let places = open.places;
+        let places = &open.places;
         let written = match commit {
             false => Ok(()),
             true => self.carry_out(&mut writer, |state, plan| {
-                for staged in open.unit.records {
-                    plan.append(state, &staged.partition, places[&staged.partition], staged.batches)?;
+                for staged in &open.unit.records {
+                    plan.append(state, staged, places[&staged.partition])?;
                 }
-                plan.add_offsets(state, open.unit.offsets.into_iter().map(|group| (group.group.group, group.offsets)))
+                plan.add_offsets(state, &open.unit.offsets)
             }),
         };
         let mut state = lock(&self.state);
-        for (partition, first) in &places {
+        for (partition, first) in places {
             state.log_mut(partition)?.open.remove(first);
         }
         self.changed.notify_all();
@@ -103,14 +104,27 @@ impl<S: LogStorage> LocalProducer<S> {
     /// Commits, and leaves the outcome open: the records have offsets, and the last stable offset stays before them until
     /// [`LocalBroker::settle`] decides, or a new producer of this transactional id drops them. Gives the number to settle by.
     pub fn commit_unsettled(&mut self) -> Result<u64, BrokerError> {
-        let unit = self.take_unit()?;
-        self.shared.leave_open(unit)
+        let unit = self.finished_unit()?;
+        let number = self.shared.leave_open(unit)?;
+        self.abort()?;
+        Ok(number)
     }
 }
 
 impl<S: LogStorage> LocalBroker<S> {
-    /// Decides a transaction that [`LocalProducer::commit_unsettled`] left open. Whether it was still open.
+    /// The transactions that [`LocalProducer::commit_unsettled`] left open, oldest first.
+    pub fn open_transactions(&self) -> Vec<u64> {
+        lock(&self.shared.state).open.by_number.keys().copied().collect()
+    }
+
+    /// Decides an open transaction. Whether it was still open.
     pub fn settle(&self, number: u64, commit: bool) -> Result<bool, BrokerError> {
         self.shared.settle(number, commit)
+    }
+
+    /// Uses up offsets of a partition without a record, as the markers of transactions and aborted records do on Kafka.
+    pub fn burn_offsets(&self, partition: &TopicPartition, count: u32) -> Result<(), BrokerError> {
+        let mut writer = lock(&self.shared.writer);
+        self.shared.carry_out(&mut writer, |state, plan| plan.reserve(state, partition, i64::from(count)).map(drop))
     }
 }

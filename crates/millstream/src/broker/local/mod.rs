@@ -14,6 +14,7 @@ mod batch;
 mod commit;
 mod consumer;
 mod entries;
+pub mod faults;
 mod fetch;
 mod group;
 mod in_flight;
@@ -110,7 +111,7 @@ impl<S: LogStorage> LocalBroker<S> {
     /// # Errors
     /// [`ErrorKind::Retry`] where there is no room; the same unit may be given again.
     pub fn append(&self, unit: Unit) -> Result<Appended, BrokerError> {
-        self.shared.submit(unit)
+        self.shared.submit(Arc::new(unit))
     }
 
     /// The storage beneath.

@@ -3,20 +3,20 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use super::super::{BrokerError, CommittedOffset, Delivered};
+use super::super::{BrokerError, CommittedOffset, Delivered, GroupMetadata};
 use super::batch::{BatchBuilder, NEVER_CLEANED};
 use super::entries;
 use super::log::{Log, SEGMENT_BYTES, Segment};
 use super::state::State;
 use super::storage::{LogId, LogWrite};
-use super::unit::Unit;
+use super::unit::{GroupOffsets, StagedRecords, Unit};
 use crate::record::{Offset, Timestamp, TopicPartition};
 
 /// Changes to the state that are worked out and not stored yet.
 #[derive(Debug, Default)]
-pub(super) struct Plan {
+pub(super) struct Plan<'a> {
     logs: BTreeMap<TopicPartition, LogPlan>,
-    batches: Vec<(LogId, Offset, Offset, BatchBuilder)>,
+    batches: Vec<(LogId, Offset, Offset, &'a BatchBuilder)>,
     offsets: Vec<(Arc<str>, TopicPartition, CommittedOffset)>,
     entries: LogWrite,
     undo: LogWrite,
@@ -32,21 +32,20 @@ struct LogPlan {
     segments: Vec<Segment>,
 }
 
-impl Plan {
+impl<'a> Plan<'a> {
     /// Adds a unit that has been checked; its records go to the ends of their logs.
-    pub(super) fn add(&mut self, state: &State, unit: Unit, now: Timestamp) -> Result<Delivered, BrokerError> {
+    pub(super) fn add(&mut self, state: &State, unit: &'a Unit, now: Timestamp) -> Result<Delivered, BrokerError> {
         for staged in &unit.records {
             state.log(&staged.partition)?;
         }
         let mut delivered = Delivered::new();
-        for staged in unit.records {
+        for staged in &unit.records {
             let first = self.reserve(state, &staged.partition, 0)?;
-            let count = staged.count();
-            self.append(state, &staged.partition, first, staged.batches)?;
-            delivered.insert(staged.partition, (first, Offset(first.0 + count - 1)));
+            self.append(state, staged, first)?;
+            delivered.insert(staged.partition.clone(), (first, Offset(first.0 + staged.count() - 1)));
         }
-        self.add_offsets(state, unit.offsets.into_iter().map(|group| (group.group.group, group.offsets)))?;
-        if let Some(idempotency) = unit.idempotency {
+        self.add_offsets(state, &unit.offsets)?;
+        if let Some(idempotency) = &unit.idempotency {
             let (key, expiry) = (entries::idempotency_key(&idempotency.key), entries::expiry_key(now, &idempotency.key));
             self.undo.remove_entry(key.clone());
             self.undo.remove_entry(expiry.clone());
@@ -64,18 +63,12 @@ impl Plan {
         Ok(first)
     }
 
-    /// Puts batches at `first` and after it. The end of the log moves on where they reach beyond it.
-    pub(super) fn append(
-        &mut self,
-        state: &State,
-        partition: &TopicPartition,
-        mut first: Offset,
-        batches: Vec<BatchBuilder>,
-    ) -> Result<(), BrokerError> {
-        for batch in batches {
-            let plan = self.log(state, partition)?;
+    /// Puts records at `first` and after it. The end of the log moves on where they reach beyond it.
+    pub(super) fn append(&mut self, state: &State, staged: &'a StagedRecords, mut first: Offset) -> Result<(), BrokerError> {
+        for batch in &staged.batches {
+            let plan = self.log(state, &staged.partition)?;
             let next = Offset(first.0 + i64::from(batch.records()));
-            plan.add_batch(next, &batch);
+            plan.add_batch(next, batch);
             let (id, last) = (plan.id, Offset(next.0 - 1));
             self.batches.push((id, first, last, batch));
             first = next;
@@ -84,20 +77,16 @@ impl Plan {
     }
 
     /// Adds positions of groups.
-    pub(super) fn add_offsets(
-        &mut self,
-        state: &State,
-        offsets: impl Iterator<Item = (Arc<str>, Vec<(TopicPartition, CommittedOffset)>)>,
-    ) -> Result<(), BrokerError> {
-        for (group, offsets) in offsets {
+    pub(super) fn add_offsets(&mut self, state: &State, of_groups: &[GroupOffsets]) -> Result<(), BrokerError> {
+        for GroupOffsets { group: GroupMetadata { group, .. }, offsets } in of_groups {
             for (partition, committed) in offsets {
-                let key = entries::offset_key(&group, state.log(&partition)?.id);
-                match state.groups.get(&group).and_then(|known| known.offsets.get(&partition)) {
+                let key = entries::offset_key(group, state.log(partition)?.id);
+                match state.groups.get(group).and_then(|known| known.offsets.get(partition)) {
                     Some(before) => self.undo.put_entry(key.clone(), entries::encode_offset(before)),
                     None => self.undo.remove_entry(key.clone()),
                 }
-                self.entries.put_entry(key, entries::encode_offset(&committed));
-                self.offsets.push((group.clone(), partition, committed));
+                self.entries.put_entry(key, entries::encode_offset(committed));
+                self.offsets.push((group.clone(), partition.clone(), committed.clone()));
             }
         }
         Ok(())

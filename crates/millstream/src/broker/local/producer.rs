@@ -15,7 +15,8 @@ pub struct LocalProducer<S: LogStorage> {
     pub(super) shared: Arc<Shared<S>>,
     id: Arc<str>,
     epoch: u64,
-    open: Option<Unit>,
+    /// Shared with the write that it is part of, and with nobody between two calls.
+    open: Option<Arc<Unit>>,
 }
 
 impl<S: LogStorage> LocalProducer<S> {
@@ -38,11 +39,17 @@ impl<S: LogStorage> LocalProducer<S> {
         lock(&self.shared.state).check_producer(&self.id, self.epoch)
     }
 
-    /// The open transaction as a unit, and none open from here on.
-    pub(super) fn take_unit(&mut self) -> Result<Unit, BrokerError> {
-        let mut unit = self.open.take().ok_or_else(|| no_transaction(&self.id))?;
-        unit.producer = Some((self.id.clone(), self.epoch));
-        Ok(unit)
+    /// The open transaction as a unit. It stays open, so that a commit may be tried again.
+    pub(super) fn finished_unit(&mut self) -> Result<Arc<Unit>, BrokerError> {
+        let (id, epoch) = (self.id.clone(), self.epoch);
+        let unit = self.unit()?;
+        unit.producer = Some((id, epoch));
+        self.open.clone().ok_or_else(|| no_transaction(&self.id))
+    }
+
+    fn unit(&mut self) -> Result<&mut Unit, BrokerError> {
+        let unit = self.open.as_mut().ok_or_else(|| no_transaction(&self.id))?;
+        Ok(Arc::make_mut(unit))
     }
 }
 
@@ -53,12 +60,12 @@ impl<S: LogStorage> TransactionalProducer for LocalProducer<S> {
             let message = format!("producer {} has begun a transaction already", self.id);
             return Err(BrokerError::new(ErrorKind::Stop, message));
         }
-        self.open = Some(Unit::new());
+        self.open = Some(Arc::default());
         Ok(())
     }
 
     fn send(&mut self, to: &TopicPartition, record: &Record<'_>) -> Result<(), BrokerError> {
-        self.open.as_mut().ok_or_else(|| no_transaction(&self.id))?.add(to, record);
+        self.unit()?.add(to, record);
         Ok(())
     }
 
@@ -69,14 +76,16 @@ impl<S: LogStorage> TransactionalProducer for LocalProducer<S> {
             state.check_producer(&self.id, self.epoch)?;
             check_offsets(&state, &offsets)?;
         }
-        self.open.as_mut().ok_or_else(|| no_transaction(&self.id))?.offsets.push(offsets);
+        self.unit()?.offsets.push(offsets);
         Ok(())
     }
 
-    /// After an error the transaction is gone, as after [`TransactionalProducer::abort`].
+    /// After an error the transaction is still open: commit it again where the error says retry, or abort it.
     fn commit(&mut self) -> Result<Delivered, BrokerError> {
-        let unit = self.take_unit()?;
-        self.shared.submit(unit).map(super::Appended::delivered)
+        let unit = self.finished_unit()?;
+        let appended = self.shared.submit(unit)?;
+        self.open = None;
+        Ok(appended.delivered())
     }
 
     /// Does nothing where no transaction is open.

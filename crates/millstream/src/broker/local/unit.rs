@@ -70,7 +70,7 @@ impl Unit {
         self.idempotency = Some(Idempotency { key: key.to_vec(), result: result.to_vec() });
     }
 
-    /// How many bytes of records there are.
+    /// How many bytes the records take.
     pub fn len_bytes(&self) -> usize {
         self.records.iter().flat_map(|staged| &staged.batches).map(BatchBuilder::len).sum()
     }

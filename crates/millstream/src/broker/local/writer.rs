@@ -20,15 +20,19 @@ pub(super) struct Writer {
 }
 
 impl Writer {
-    /// Writes all of `write` or nothing, and with it what was put off (done again where it fails). `undo` takes `write` back.
-    ///
-    /// What an earlier failed write left behind is taken back first, in a write of its own, so that it does not grow while the
-    /// storage stays out of order.
-    pub(super) fn write(&mut self, storage: &impl LogStorage, write: LogWrite, undo: LogWrite) -> Result<(), BrokerError> {
+    /// Takes back what an earlier failed write may have left behind. Before that nothing can be read for sure or written: a write of
+    /// its own, so that it does not grow while the storage stays out of order.
+    pub(super) fn take_back(&mut self, storage: &impl LogStorage) -> Result<(), BrokerError> {
         if let Some(undo) = &self.undo {
             storage.write(undo)?;
             self.undo = None;
         }
+        Ok(())
+    }
+
+    /// Writes all of `write` or nothing, and with it what was put off (done again where it fails). `undo` takes `write` back.
+    pub(super) fn write(&mut self, storage: &impl LogStorage, write: LogWrite, undo: LogWrite) -> Result<(), BrokerError> {
+        self.take_back(storage)?;
         let write = self.with_put_off(write);
         if write.changes.is_empty() {
             return Ok(());

@@ -1,0 +1,71 @@
+//! A producer whose calls may fail.
+
+use super::super::{LocalProducer, MemoryLog};
+use super::{Call, CommitOutcome, Fault, FaultyBroker};
+use crate::broker::{BrokerError, CommittedOffset, Delivered, ErrorKind, GroupMetadata, TransactionalProducer};
+use crate::record::{Record, TopicPartition};
+
+/// A producer of a [`FaultyBroker`].
+#[derive(Debug)]
+pub struct FaultyProducer {
+    broker: FaultyBroker,
+    producer: LocalProducer<MemoryLog>,
+}
+
+impl FaultyProducer {
+    pub(super) fn new(broker: FaultyBroker, producer: LocalProducer<MemoryLog>) -> Self {
+        Self { broker, producer }
+    }
+
+    fn call<T>(
+        &mut self,
+        call: Call,
+        make: impl FnOnce(&mut LocalProducer<MemoryLog>) -> Result<T, BrokerError>,
+    ) -> Result<T, BrokerError> {
+        let fault = self.broker.before(call)?;
+        let outcome = make(&mut self.producer);
+        self.broker.after(fault)?;
+        outcome
+    }
+
+    /// A commit that is refused for its own reasons is refused, whatever was to happen to it.
+    fn commit_unknown(&mut self, outcome: CommitOutcome) -> Result<Delivered, BrokerError> {
+        match outcome {
+            CommitOutcome::Applied => drop(self.producer.commit()?),
+            CommitOutcome::NotApplied => self.producer.abort()?,
+            CommitOutcome::InFlight => drop(self.producer.commit_unsettled()?),
+        }
+        Err(BrokerError::new(ErrorKind::OutcomeUnknown, "the outcome of this commit is unknown, as it was told to be"))
+    }
+}
+
+impl TransactionalProducer for FaultyProducer {
+    fn begin(&mut self) -> Result<(), BrokerError> {
+        self.call(Call::Begin, |producer| producer.begin())
+    }
+
+    fn send(&mut self, to: &TopicPartition, record: &Record<'_>) -> Result<(), BrokerError> {
+        self.call(Call::Send, |producer| producer.send(to, record))
+    }
+
+    fn send_offsets(&mut self, group: &GroupMetadata, offsets: &[(TopicPartition, CommittedOffset)]) -> Result<(), BrokerError> {
+        self.call(Call::SendOffsets, |producer| producer.send_offsets(group, offsets))
+    }
+
+    fn commit(&mut self) -> Result<Delivered, BrokerError> {
+        let fault = self.broker.before(Call::Commit)?;
+        let outcome = match fault {
+            Some(Fault::OutcomeUnknown(outcome)) => self.commit_unknown(outcome),
+            _ => self.producer.commit(),
+        };
+        if let (Some(Fault::BurnOffsets(count)), Ok(delivered)) = (fault, &outcome) {
+            delivered.keys().try_for_each(|partition| self.broker.broker.burn_offsets(partition, count))?;
+        }
+        self.broker.after(fault)?;
+        outcome
+    }
+
+    fn abort(&mut self) -> Result<(), BrokerError> {
+        self.call(Call::Abort, |producer| producer.abort())
+    }
+}
