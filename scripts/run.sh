@@ -64,6 +64,7 @@ generate_pid=$!
 cat <<EOF
 
 Clickmill counts generated clicks at $url. Where to look:
+  The clicks, as they come       $url/
   The API, to read and to try    $url/docs
   The most clicked ads           curl '$url/v1/ads/top?from=-15m'
   One ad                         curl '$url/v1/ads/ad-1/clicks?from=-15m'

@@ -82,7 +82,7 @@ async fn take_clicks(State(intake): State<Shared>, headers: HeaderMap, body: Byt
     }
     let answer = guard.add(&body);
     guard.answers.insert(key, answer.clone());
-    if faulty && request.is_multiple_of(2) {
+    if faulty && request.is_multiple_of(4) {
         // Taken in, but the answer is lost.
         drop_connection(guard);
     }

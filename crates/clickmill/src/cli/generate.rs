@@ -14,7 +14,7 @@ use crate::config::{format_duration, parse_duration};
 use crate::generate::{ClickGenerator, EventTimes, Generated, Pace, Traffic};
 
 use super::error::CommandError;
-use super::progress;
+use super::progress::{self, Waiting};
 use super::server::ServerArgs;
 use sink::Sink;
 

@@ -15,7 +15,7 @@ use crate::load::{self, Block, BlockError, Blocks, Fingerprint, LoadError};
 
 use super::error::CommandError;
 use super::generate::duration;
-use super::progress;
+use super::progress::{self, Waiting};
 use super::server::ServerArgs;
 use super::table::printable;
 
@@ -105,10 +105,10 @@ impl<'a> Load<'a> {
 
     fn send(&mut self, block: &Block) -> Result<(), CommandError> {
         let key = self.fingerprint.block_key(block.number, self.block_size);
-        let bar = &self.bar;
-        let mut waiting = |error: &_| bar.set_message(format!("waiting: {error}"));
-        let answer = self.client.post_clicks_patiently(&block.bytes, &key, self.patience, &mut waiting)?;
-        bar.set_message("");
+        let mut waiting = Waiting::default();
+        let mut wait = |error: &_| waiting.on(&self.bar, error);
+        let answer = self.client.post_clicks_patiently(&block.bytes, &key, self.patience, &mut wait)?;
+        waiting.is_over(&self.bar);
         self.summary.add(block, &answer);
         Ok(())
     }

@@ -4,6 +4,10 @@ use std::time::Duration;
 
 use indicatif::{ProgressBar, ProgressStyle};
 
+use crate::client::ClientError;
+
+use super::table::printable;
+
 const REDRAW: Duration = Duration::from_millis(200);
 
 /// A bar for clicks; without a total it counts.
@@ -18,6 +22,30 @@ pub(super) fn clicks(total: Option<u64>) -> ProgressBar {
 /// A bar for the bytes of a file.
 pub(super) fn bytes(total: u64) -> ProgressBar {
     styled(ProgressBar::new(total), "{prefix} {bar:32} {bytes} of {total_bytes}, {bytes_per_sec}, {eta} to go {wide_msg}")
+}
+
+/// Whoever looks at the bar, or reads standard error, learns why nothing moves.
+#[derive(Default)]
+pub(super) struct Waiting {
+    told: bool,
+}
+
+impl Waiting {
+    pub(super) fn on(&mut self, bar: &ProgressBar, error: &ClientError) {
+        let message = format!("waiting: {}", printable(&error.to_string()));
+        if !bar.is_hidden() {
+            bar.set_message(message);
+        } else if !self.told {
+            eprintln!("clickmill: {message}");
+        }
+        self.told = true;
+    }
+
+    pub(super) fn is_over(self, bar: &ProgressBar) {
+        if self.told {
+            bar.set_message("");
+        }
+    }
 }
 
 fn styled(bar: ProgressBar, template: &str) -> ProgressBar {

@@ -75,7 +75,7 @@ impl ClientError {
     pub fn is_transient(&self) -> bool {
         match self {
             ClientError::NoAnswer { .. } => true,
-            ClientError::Refused { status, .. } => matches!(status, 408 | 429 | 502 | 503 | 504),
+            ClientError::Refused { status, .. } => matches!(status, 408 | 429 | 500 | 502 | 503 | 504),
             ClientError::Url { .. } | ClientError::Unexpected { .. } => false,
         }
     }

@@ -5,6 +5,9 @@ use std::io::{self, BufRead, Read};
 /// A line longer than this is not a click.
 pub(super) const LONGEST_LINE: usize = 16 << 20;
 
+/// The most lines of a block: the service takes so many clicks in one request, and more.
+const MOST_LINES: usize = 100_000;
+
 /// Some lines of a file, to be sent together.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Block {
@@ -37,7 +40,7 @@ pub enum BlockError {
 }
 
 impl<R: BufRead> Blocks<R> {
-    /// Blocks of at most that many bytes; a longer line is a block of its own.
+    /// Blocks of at most that many bytes and 100,000 lines; a longer line is a block of its own.
     pub fn new(lines: R, block_size: usize) -> Self {
         Self { lines, block_size, next_block: 0, lines_read: 0, held_back: Vec::new() }
     }
@@ -48,7 +51,7 @@ impl<R: BufRead> Blocks<R> {
             if self.held_back.is_empty() && !self.read_line()? {
                 break;
             }
-            let fits = block.bytes.len() + self.held_back.len() <= self.block_size;
+            let fits = block.bytes.len() + self.held_back.len() <= self.block_size && block.line_numbers.len() < MOST_LINES;
             if !fits && !block.bytes.is_empty() {
                 break;
             }
@@ -108,6 +111,12 @@ mod tests {
         assert_eq!(blocks.iter().map(|block| block.number).collect::<Vec<_>>(), [0, 1, 2, 3]);
         let numbers: Vec<_> = blocks.into_iter().map(|block| block.line_numbers).collect();
         assert_eq!(numbers, [vec![1], vec![3], vec![5], vec![6]]);
+    }
+
+    #[test]
+    fn blocks_do_not_hold_more_lines_than_a_request_may_bring() {
+        let blocks = cut(&"1\n".repeat(MOST_LINES + 1), 1 << 20);
+        assert_eq!(blocks.iter().map(|block| block.line_numbers.len()).collect::<Vec<_>>(), [MOST_LINES, 1]);
     }
 
     #[test]

@@ -10,7 +10,7 @@ use indicatif::ProgressBar;
 
 use crate::client::{Client, Patience};
 
-use super::CommandError;
+use super::{CommandError, Waiting};
 
 const BUFFER_BYTES: usize = 1 << 20;
 const ZSTD_LEVEL: i32 = 3;
@@ -80,9 +80,9 @@ impl Sink {
 impl Service {
     fn send(&mut self, lines: &[u8], bar: &ProgressBar) -> Result<(), CommandError> {
         let key = format!("generate-{:032x}-{}", self.run, self.batches);
-        let mut waiting = |error: &_| bar.set_message(format!("waiting: {error}"));
-        let answer = self.client.post_clicks_patiently(lines, &key, self.patience, &mut waiting)?;
-        bar.set_message("");
+        let mut waiting = Waiting::default();
+        let answer = self.client.post_clicks_patiently(lines, &key, self.patience, &mut |error| waiting.on(bar, error))?;
+        waiting.is_over(bar);
         self.batches += 1;
         self.accepted += answer.accepted;
         self.rejected += answer.rejected.len() as u64;
