@@ -1,5 +1,7 @@
 //! The embedded broker on a real disk.
 
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
 #[path = "../../millstream/tests/broker_contract/mod.rs"]
 mod broker_contract;
 

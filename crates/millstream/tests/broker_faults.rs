@@ -1,5 +1,7 @@
 //! The broker with faults: each does what its description says, and nothing else.
 
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
 use std::sync::Arc;
 use std::time::Duration;
 

@@ -1,5 +1,7 @@
 //! The broker in memory: what it has beyond the traits.
 
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
 mod broker_contract;
 
 use std::sync::Arc;
