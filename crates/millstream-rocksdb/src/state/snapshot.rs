@@ -1,8 +1,6 @@
 //! Reads of one moment's state.
 
-use std::ops::ControlFlow;
-
-use millstream::store::{Space, StoreError, StoreSnapshot};
+use millstream::store::{Space, StoreError, StoreSnapshot, VisitEntry};
 use rocksdb::{ReadOptions, Snapshot};
 
 use super::database::Database;
@@ -35,13 +33,7 @@ impl StoreSnapshot for RocksSnapshot<'_> {
         self.database.multi_get(keys, &self.read_options())
     }
 
-    fn scan(
-        &self,
-        space: Space,
-        from: &[u8],
-        to: &[u8],
-        visit: &mut dyn FnMut(&[u8], &[u8]) -> ControlFlow<()>,
-    ) -> Result<(), StoreError> {
+    fn scan(&self, space: Space, from: &[u8], to: &[u8], visit: &mut VisitEntry<'_>) -> Result<(), StoreError> {
         if from >= to {
             return Ok(());
         }
