@@ -1,124 +1,198 @@
-//! A full disk stops intake, loses nothing, and when there is room again it goes on by itself.
-//!
-//! The disk is a small tmpfs in a mount namespace of its own: the test runs itself again inside `unshare`, so that nothing stays
-//! mounted whatever happens. It needs root, or user namespaces.
+//! A disk that is full stops writes with a kind that says "later", and costs nothing that was written.
 
-#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
-
-use std::path::Path;
+use std::ops::ControlFlow;
+use std::path::{Path, PathBuf};
 use std::process::Command;
-use std::sync::Arc;
-use std::sync::mpsc;
 use std::time::{Duration, Instant};
 
-use millstream::broker::local::{Appended, Unit};
-use millstream::broker::{Broker, ErrorKind, FetchedBatch, LogReader, TopicSettings};
-use millstream::clock::ManualClock;
-use millstream::record::{Offset, Partition, Record, Timestamp, TopicPartition};
-use millstream_rocksdb::broker::EmbeddedBroker;
+use millstream::record::Partition;
+use millstream::store::{Space, StateStore, StoreBatch, StoreError, StoreErrorKind, StoreProvider};
 use millstream_rocksdb::memory::MemoryBudget;
+use millstream_rocksdb::state::{RocksDbOptions, RocksStores};
 
-const DISK: &str = "MILLSTREAM_TEST_SMALL_DISK";
-const DISK_MIB: usize = 96;
-const BALLAST_MIB: usize = 40;
+const ROWS_IN_A_BATCH: u64 = 500;
+const VALUE_BYTES: usize = 200;
 
-#[test]
-fn a_full_disk_stops_intake_and_loses_nothing() {
-    if let Some(dir) = std::env::var_os(DISK) {
-        return on_the_small_disk(Path::new(&dir));
+/// A file system of a few megabytes, in memory.
+struct SmallDisk {
+    dir: tempfile::TempDir,
+}
+
+impl SmallDisk {
+    /// None, said aloud, where the test does not run as root.
+    fn mount(bytes: usize) -> Option<Self> {
+        let id = Command::new("id").arg("-u").output().unwrap();
+        if String::from_utf8_lossy(&id.stdout).trim() != "0" {
+            eprintln!("SKIPPED: mounting a small disk needs root");
+            return None;
+        }
+        let dir = tempfile::tempdir().unwrap();
+        let size = format!("size={bytes}");
+        let mounted = Command::new("mount").args(["-t", "tmpfs", "-o", &size, "tmpfs"]).arg(dir.path()).status().unwrap();
+        assert!(mounted.success(), "cannot mount a tmpfs although we are root: a container needs CAP_SYS_ADMIN for this test");
+        Some(Self { dir })
     }
-    let dir = tempfile::tempdir().unwrap();
-    let test = std::env::current_exe().unwrap();
-    let script = format!("mount -t tmpfs -o size={DISK_MIB}m tmpfs \"${DISK}\" && exec \"$0\" --exact \"$1\" --nocapture");
-    let status = Command::new("unshare")
-        .args(["--map-root-user", "--mount", "sh", "-c", &script])
-        .arg(test)
-        .arg("a_full_disk_stops_intake_and_loses_nothing")
-        .env(DISK, dir.path())
-        .status()
-        .expect("unshare (util-linux) runs");
-    assert!(status.success(), "in a mount namespace of its own: {status}");
+
+    fn path(&self) -> &Path {
+        self.dir.path()
+    }
+
+    /// Takes all the room that is left, but that many bytes.
+    fn fill_up_to(&self, left: u64) -> PathBuf {
+        let ballast = self.path().join("ballast");
+        let mut written = Vec::new();
+        while std::fs::write(&ballast, &written).is_ok() {
+            written.resize(written.len() + (64 << 10), 0);
+        }
+        let full = std::fs::metadata(&ballast).unwrap().len();
+        std::fs::File::options().write(true).open(&ballast).unwrap().set_len(full.saturating_sub(left)).unwrap();
+        ballast
+    }
 }
 
-fn open(dir: &Path) -> EmbeddedBroker {
-    let clock = Arc::new(ManualClock::new(Timestamp(0)));
-    millstream_rocksdb::broker::open(&dir.join("broker"), clock, &MemoryBudget::new(64 << 20)).unwrap()
+impl Drop for SmallDisk {
+    fn drop(&mut self) {
+        Command::new("umount").arg("-l").arg(self.dir.path()).status().unwrap();
+    }
 }
 
-fn partition() -> TopicPartition {
-    TopicPartition::new("clicks", Partition(0))
+fn provider(disk: &SmallDisk) -> RocksStores {
+    let options = RocksDbOptions { write_buffer_size: 1 << 20, ..Default::default() };
+    RocksStores::new(disk.path().join("state"), MemoryBudget::new(16 << 20), options).unwrap()
 }
 
-/// A mebibyte that does not compress, told from others by its number.
-fn unit(number: u64) -> Unit {
-    let mut state = number.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1;
-    let mut value = number.to_be_bytes().to_vec();
-    while value.len() < 1 << 20 {
+fn value(row: u64) -> [u8; VALUE_BYTES] {
+    let mut state = row.wrapping_mul(0x9E37_79B9_7F4A_7C15) | 1;
+    std::array::from_fn(|_| {
         state ^= state << 13;
         state ^= state >> 7;
         state ^= state << 17;
-        value.extend_from_slice(&state.to_be_bytes());
-    }
-    let mut unit = Unit::new();
-    unit.add(&partition(), &Record::new(None, Some(&value), Timestamp(0)));
-    unit.set_idempotency_key(&number.to_be_bytes(), b"");
-    unit
+        state as u8
+    })
 }
 
-fn numbers(broker: &EmbeddedBroker) -> Vec<u64> {
-    let mut reader = broker.reader(&partition(), Offset(0)).unwrap();
-    let mut numbers = Vec::new();
-    while let Some(batch) = reader.read(Duration::ZERO).unwrap() {
-        let mut records = Vec::new();
-        batch.records(&mut records).unwrap();
-        numbers.extend(records.iter().map(|record| u64::from_be_bytes(record.value.unwrap()[..8].try_into().unwrap())));
+/// Batch `number` writes its own rows and the position, in one step.
+fn write(store: &dyn StateStore, number: u64) -> Result<(), StoreError> {
+    let mut batch = StoreBatch::new();
+    for row in number * ROWS_IN_A_BATCH..(number + 1) * ROWS_IN_A_BATCH {
+        batch.put(Space::Rows, &row.to_be_bytes(), &value(row));
     }
-    numbers
+    batch.put(Space::Meta, b"position", &(number + 1).to_be_bytes());
+    store.write(&batch)
 }
 
-fn on_the_small_disk(dir: &Path) {
-    let ballast = dir.join("ballast");
-    std::fs::write(&ballast, vec![0; BALLAST_MIB << 20]).unwrap();
-    let broker = open(dir);
-    broker.create_topic("clicks", &TopicSettings::kept_for_ever(1)).unwrap();
-    let mut stored = 0;
-    let refused = loop {
-        match broker.append(unit(stored)) {
-            Ok(_) => stored += 1,
-            Err(error) => break error,
-        }
-        assert!(stored < DISK_MIB as u64, "the disk is never full");
+/// Asserts that the store holds exactly the batches before `position`.
+fn assert_holds(store: &dyn StateStore, position: u64) {
+    let snapshot = store.snapshot();
+    let found = snapshot.get(Space::Meta, b"position").unwrap().unwrap();
+    assert_eq!(found, position.to_be_bytes());
+    let mut next = 0_u64;
+    let mut check = |key: &[u8], found: &[u8]| {
+        assert_eq!(key, next.to_be_bytes());
+        assert_eq!(found, value(next));
+        next += 1;
+        ControlFlow::Continue(())
     };
-    assert_eq!(refused.kind(), ErrorKind::Retry, "{refused}");
-    assert!(refused.to_string().contains("room"), "{refused}");
-    println!("full after {stored} units: {refused}");
-    let everything = |stored| (0..stored).collect::<Vec<u64>>();
-    assert_eq!(numbers(&broker), everything(stored), "what was acknowledged is still read");
-    for _ in 0..10 {
-        assert_eq!(broker.append(unit(stored)).unwrap_err().kind(), ErrorKind::Retry);
-    }
+    snapshot.scan(Space::Rows, &[], &[255; 9], &mut check).unwrap();
+    assert_eq!(next, position * ROWS_IN_A_BATCH);
+}
 
-    std::fs::remove_file(&ballast).unwrap();
-    let since = Instant::now();
-    let (_never, wait) = mpsc::channel::<()>();
-    loop {
-        match broker.append(unit(stored)) {
-            Ok(Appended::Stored(_)) => break,
-            Ok(Appended::AlreadyStored(_)) => panic!("a refused unit was stored"),
-            Err(error) => assert_eq!(error.kind(), ErrorKind::Retry, "{error}"),
+/// Calls until it succeeds, as an engine does; every failure must say that it may.
+fn until_it_succeeds(mut call: impl FnMut() -> Result<(), StoreError>) -> Duration {
+    let start = Instant::now();
+    while let Err(e) = call() {
+        assert_eq!(e.kind(), StoreErrorKind::Retry, "{e}");
+        assert!(start.elapsed() < Duration::from_secs(60), "still failing after a minute: {e}");
+        std::thread::park_timeout(Duration::from_millis(50));
+    }
+    start.elapsed()
+}
+
+#[test]
+fn writes_go_on_by_themselves_when_there_is_room_again() {
+    let Some(disk) = SmallDisk::mount(48 << 20) else { return };
+    let provider = provider(&disk);
+    let store = provider.open("clicks", Partition(0)).unwrap();
+    let mut position = 0;
+    for round in 0..3 {
+        for _ in 0..20 {
+            write(&*store, position).unwrap();
+            position += 1;
         }
-        assert!(since.elapsed() < Duration::from_secs(60), "it does not go on by itself");
-        let _ = wait.recv_timeout(Duration::from_millis(50));
+        let ballast = disk.fill_up_to(64 << 10);
+        let refused = loop {
+            let started = Instant::now();
+            let result = write(&*store, position);
+            assert!(started.elapsed() < Duration::from_secs(20), "a write hangs on a full disk");
+            match result {
+                Ok(()) => position += 1,
+                Err(e) => break e,
+            }
+        };
+        assert_eq!(refused.kind(), StoreErrorKind::Retry, "{refused}");
+        assert!(refused.to_string().contains("No space left on device"), "{refused}");
+        assert_eq!(store.flush().unwrap_err().kind(), StoreErrorKind::Retry);
+        assert_holds(&*store, position);
+
+        std::fs::remove_file(ballast).unwrap();
+        let waited = until_it_succeeds(|| write(&*store, position));
+        position += 1;
+        eprintln!("round {round}: writes went on {waited:?} after there was room");
+        until_it_succeeds(|| store.flush());
+        assert_holds(&*store, position);
     }
-    println!("goes on after {:?}", since.elapsed());
-    stored += 1;
-    for _ in 0..5 {
-        assert!(matches!(broker.append(unit(stored)).unwrap(), Appended::Stored(_)));
-        stored += 1;
+    drop(store);
+    assert_holds(&*provider.open("clicks", Partition(0)).unwrap(), position);
+}
+
+#[test]
+fn a_flush_on_a_full_disk_says_so_and_loses_nothing() {
+    let Some(disk) = SmallDisk::mount(32 << 20) else { return };
+    let provider = provider(&disk);
+    let store = provider.open("clicks", Partition(0)).unwrap();
+    for number in 0..5 {
+        write(&*store, number).unwrap();
     }
-    assert_eq!(numbers(&broker), everything(stored));
-    drop(broker);
-    let again = open(dir);
-    assert_eq!(numbers(&again), everything(stored), "and after a restart");
-    assert_eq!(again.append(unit(0)).unwrap(), Appended::AlreadyStored(Vec::new()), "keys too");
+    let ballast = disk.fill_up_to(0);
+    let refused = store.flush().unwrap_err();
+    assert_eq!(refused.kind(), StoreErrorKind::Retry, "{refused}");
+    assert_holds(&*store, 5);
+    std::fs::remove_file(ballast).unwrap();
+    until_it_succeeds(|| store.flush());
+    assert_holds(&*store, 5);
+}
+
+#[test]
+fn a_store_opens_when_there_is_room_again() {
+    let Some(disk) = SmallDisk::mount(32 << 20) else { return };
+    let provider = provider(&disk);
+    let ballast = disk.fill_up_to(0);
+    let refused = provider.open("clicks", Partition(0)).err().expect("there is no room");
+    assert_eq!(refused.kind(), StoreErrorKind::Retry, "{refused}");
+    std::fs::remove_file(ballast).unwrap();
+    let store = provider.open("clicks", Partition(0)).unwrap();
+    write(&*store, 0).unwrap();
+    assert_holds(&*store, 1);
+}
+
+#[test]
+fn a_store_closed_on_a_full_disk_opens_as_of_some_earlier_write() {
+    let Some(disk) = SmallDisk::mount(32 << 20) else { return };
+    let provider = provider(&disk);
+    let store = provider.open("clicks", Partition(0)).unwrap();
+    for number in 0..8 {
+        write(&*store, number).unwrap();
+        if number == 3 {
+            store.flush().unwrap();
+        }
+    }
+    let ballast = disk.fill_up_to(0);
+    assert!(store.flush().is_err());
+    drop(store);
+    std::fs::remove_file(ballast).unwrap();
+    let store = provider.open("clicks", Partition(0)).unwrap();
+    let position = store.snapshot().get(Space::Meta, b"position").unwrap().unwrap();
+    let position = u64::from_be_bytes(position.try_into().unwrap());
+    assert!((4..=8).contains(&position), "{position}");
+    assert_holds(&*store, position);
 }
