@@ -17,7 +17,7 @@ fn kind_of(error: &rocksdb::Error) -> (ErrorKind, &'static str) {
     match error.kind() {
         Incomplete | TimedOut | Busy | TryAgain => (ErrorKind::Retry, ""),
         IOError if is_full(message) => (ErrorKind::Retry, "; it goes on when there is room again"),
-        IOError if message.contains("lock") => {
+        IOError if message.contains("lock file") || message.contains("lock hold") => {
             (ErrorKind::Stop, "; another process has this directory open: stop it, or use a directory of your own")
         }
         Corruption => (ErrorKind::Stop, "; the files are damaged: put them back from a backup"),
