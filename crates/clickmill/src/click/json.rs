@@ -3,7 +3,7 @@
 //! Every construct is checked, also in values that nobody asked for: text that another parser would refuse is refused. Nesting
 //! costs no stack and is bounded by [`MAX_DEPTH`].
 
-use std::borrow::Cow;
+use super::text::{Text, end_of_plain};
 
 /// How deep arrays and objects may nest.
 pub(crate) const MAX_DEPTH: u32 = 128;
@@ -30,26 +30,6 @@ pub(crate) enum Value<'t> {
     Other,
 }
 
-/// What stands between the quotes of a string.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Text<'t> {
-    raw: &'t str,
-    has_escapes: bool,
-}
-
-impl<'t> Text<'t> {
-    /// Whether it is that string.
-    #[inline(always)]
-    pub(crate) fn is(self, text: &str) -> bool {
-        if self.has_escapes { unescape(self.raw).as_deref() == Some(text) } else { self.raw == text }
-    }
-
-    /// The string itself: borrowed unless it holds escapes. None where an escape names half of a surrogate pair.
-    pub(crate) fn unescape(self) -> Option<Cow<'t, str>> {
-        if self.has_escapes { unescape(self.raw).map(Cow::Owned) } else { Some(Cow::Borrowed(self.raw)) }
-    }
-}
-
 /// Visits the fields of the object that `text` is, in order; a name that comes twice is visited twice.
 pub(crate) fn for_each_field<'t>(text: &'t str, mut visit: impl FnMut(Text<'t>, Value<'t>)) -> Result<(), JsonError> {
     let mut scanner = Scanner { text, at: 0 };
@@ -69,8 +49,9 @@ pub(crate) fn for_each_field<'t>(text: &'t str, mut visit: impl FnMut(Text<'t>, 
     scanner.end()
 }
 
-/// The elements of the array that `text` is, each as it is spelled. None where `text` is JSON, but no array.
-pub(crate) fn array_elements(text: &str) -> Result<Option<Vec<&str>>, JsonError> {
+/// The elements of the array that `text` is, each as it is spelled. None where `text` is JSON, but no array. Looks no further than the
+/// first element beyond `at_most`, which is among those given.
+pub(crate) fn array_elements(text: &str, at_most: usize) -> Result<Option<Vec<&str>>, JsonError> {
     let mut scanner = Scanner { text, at: 0 };
     if !scanner.accept(b'[') {
         scanner.value()?;
@@ -83,6 +64,9 @@ pub(crate) fn array_elements(text: &str) -> Result<Option<Vec<&str>>, JsonError>
             let start = scanner.at;
             scanner.value()?;
             elements.push(&text[start..scanner.at]);
+            if elements.len() > at_most {
+                return Ok(Some(elements));
+            }
             match scanner.token()? {
                 b',' => {}
                 b']' => break,
@@ -144,7 +128,7 @@ impl<'t> Scanner<'t> {
     fn field_name(&mut self) -> Result<Text<'t>, JsonError> {
         self.expect(b'"')?;
         let name = self.string()?;
-        if name.has_escapes && unescape(name.raw).is_none() {
+        if !name.is_unicode() {
             return Err(JsonError::Malformed);
         }
         self.expect(b':')?;
@@ -271,7 +255,7 @@ impl<'t> Scanner<'t> {
         }
         let raw = &self.text[start..self.at];
         self.at += 1;
-        Ok(Text { raw, has_escapes })
+        Ok(Text::new(raw, has_escapes))
     }
 
     fn escape(&mut self) -> Result<(), JsonError> {
@@ -283,31 +267,6 @@ impl<'t> Scanner<'t> {
         }
         Ok(())
     }
-}
-
-/// The offset of the first byte from `at` on that cannot stand for itself in a string (quote, backslash, control character), or the
-/// end. Eight bytes at a time; the lowest set bit of each test is exact, and only that one is used.
-#[inline(always)]
-fn end_of_plain(bytes: &[u8], mut at: usize) -> usize {
-    const ONES: u64 = u64::from_ne_bytes([1; 8]);
-    const HIGH: u64 = ONES << 7;
-    let equal = |word: u64, byte: u8| {
-        let difference = word ^ (ONES * u64::from(byte));
-        difference.wrapping_sub(ONES) & !difference
-    };
-    while let Some(chunk) = bytes[at..].first_chunk::<8>() {
-        let word = u64::from_le_bytes(*chunk);
-        let control = word.wrapping_sub(ONES * 0x20) & !word;
-        let stops = (equal(word, b'"') | equal(word, b'\\') | control) & HIGH;
-        if stops != 0 {
-            return at + stops.trailing_zeros() as usize / 8;
-        }
-        at += 8;
-    }
-    while bytes.get(at).is_some_and(|byte| !matches!(byte, b'"' | b'\\' | 0..0x20)) {
-        at += 1;
-    }
-    at
 }
 
 /// Which of the containers around a place are objects: one bit each, the innermost lowest.
@@ -336,41 +295,4 @@ impl Nesting {
     fn in_object(&self) -> Option<bool> {
         (self.depth > 0).then_some(self.objects & 1 == 1)
     }
-}
-
-/// Resolves the escapes of a string that the scanner has passed.
-fn unescape(raw: &str) -> Option<String> {
-    let mut plain = String::with_capacity(raw.len());
-    let mut rest = raw;
-    while let Some((before, escaped)) = rest.split_once('\\') {
-        plain.push_str(before);
-        let kind = escaped.chars().next()?;
-        rest = &escaped[1..];
-        plain.push(match kind {
-            'b' => '\u{8}',
-            'f' => '\u{c}',
-            'n' => '\n',
-            'r' => '\r',
-            't' => '\t',
-            'u' => {
-                let first = hex4(rest)?;
-                rest = &rest[4..];
-                if (0xd800..0xdc00).contains(&first) {
-                    rest = rest.strip_prefix("\\u")?;
-                    let second = hex4(rest).filter(|second| (0xdc00..0xe000).contains(second))?;
-                    rest = &rest[4..];
-                    char::from_u32(0x10000 + ((first - 0xd800) << 10) + (second - 0xdc00))?
-                } else {
-                    char::from_u32(first)?
-                }
-            }
-            itself => itself,
-        });
-    }
-    plain.push_str(rest);
-    Some(plain)
-}
-
-fn hex4(text: &str) -> Option<u32> {
-    u32::from_str_radix(text.get(..4)?, 16).ok()
 }

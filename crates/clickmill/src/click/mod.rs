@@ -2,6 +2,7 @@
 
 mod json;
 mod refusal;
+mod text;
 mod time;
 
 use std::borrow::Cow;
@@ -14,6 +15,7 @@ pub use refusal::Refusal;
 pub use time::LAST_TIMESTAMP;
 pub(crate) use time::{TimeError, from_text as time_from_text};
 
+use crate::config::ClicksConfig;
 use json::Value;
 
 /// The longest ad id, in bytes of UTF-8.
@@ -54,6 +56,17 @@ pub struct ClickFields {
 impl Default for ClickFields {
     fn default() -> Self {
         Self { ad_id: "ad_id".into(), timestamp: "timestamp".into(), click_id: "click_id".into() }
+    }
+}
+
+impl From<&ClicksConfig> for ClickDecoder {
+    fn from(config: &ClicksConfig) -> Self {
+        let fields = ClickFields {
+            ad_id: config.ad_id_field.clone(),
+            timestamp: config.timestamp_field.clone(),
+            click_id: config.click_id_field.clone(),
+        };
+        Self::new(fields, config.timestamp_source, config.max_ahead)
     }
 }
 

@@ -99,7 +99,15 @@ fn fields_and_the_source_of_time_are_configurable() {
 fn a_deep_nest_costs_no_stack() {
     let nest = "[".repeat(10_000_000);
     assert_eq!(decode(&format!(r#"{{"ad_id":"a","x":{nest}"#)), Err(Refusal::TooDeep));
-    assert_eq!(array_elements(&nest), Err(JsonError::TooDeep));
+    assert_eq!(array_elements(&nest, usize::MAX), Err(JsonError::TooDeep));
+}
+
+#[test]
+fn an_array_is_split_no_further_than_asked() {
+    assert_eq!(array_elements("[1, [2],3 ]", 3), Ok(Some(vec!["1", "[2]", "3"])));
+    assert_eq!(array_elements("[1, [2],3 ]", 2), Ok(Some(vec!["1", "[2]", "3"])));
+    assert_eq!(array_elements("[1, [2],3 ]", 1), Ok(Some(vec!["1", "[2]"])));
+    assert_eq!(array_elements("{}", 1), Ok(None));
 }
 
 /// What the codec must say, by way of serde_json. The value of each field as it is spelled, the last one of each name.
@@ -196,7 +204,7 @@ proptest! {
     #[test]
     fn an_array_is_split_as_serde_json_splits_it(elements in prop::collection::vec(any_json(), 0..5), pretty in any::<bool>()) {
         let text = if pretty { serde_json::to_string_pretty(&elements) } else { serde_json::to_string(&elements) }.unwrap();
-        let split: Vec<Json> = array_elements(&text).unwrap().unwrap().into_iter().map(|e| serde_json::from_str(e).unwrap()).collect();
+        let split: Vec<Json> = array_elements(&text, usize::MAX).unwrap().unwrap().into_iter().map(|e| serde_json::from_str(e).unwrap()).collect();
         let whole: Vec<Json> = serde_json::from_str(&text).unwrap();
         prop_assert_eq!(split, whole);
     }
@@ -204,6 +212,6 @@ proptest! {
     #[test]
     fn random_text_is_split_only_where_serde_json_would(text in prop_oneof!["\\PC{0,40}", "[\\[\\]{}\",:0-9a\\\\ ]{0,20}"]) {
         let valid = serde_json::from_str::<&RawValue>(&text).is_ok();
-        prop_assert_eq!(array_elements(&text).is_ok(), valid);
+        prop_assert_eq!(array_elements(&text, usize::MAX).is_ok(), valid);
     }
 }

@@ -16,6 +16,7 @@ use std::time::Duration;
 
 use millstream_rocksdb::state::RocksDbOptions;
 
+pub use crate::click::TimestampSource;
 pub use effective::{to_json, to_toml};
 pub use error::ConfigError;
 pub use options::{Kind, OPTIONS, OptionSpec, SECTIONS};
@@ -108,15 +109,6 @@ pub struct ClicksConfig {
     pub retention: Option<Duration>,
     /// How many bytes of clicks a partition keeps; none is without bound.
     pub retention_bytes: Option<u64>,
-}
-
-/// Where the event time of a click comes from.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum TimestampSource {
-    /// A field of the click.
-    Field,
-    /// The record's own timestamp: the time of arrival.
-    Record,
 }
 
 /// `[window]`: how clicks are counted.

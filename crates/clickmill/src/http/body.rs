@@ -2,6 +2,7 @@
 
 use axum::http::{HeaderMap, header};
 
+use super::MAX_CLICKS_PER_REQUEST;
 use super::problem::{Problem, ProblemKind};
 use crate::click::{JsonError, array_elements};
 
@@ -38,22 +39,31 @@ impl BodyFormat {
     /// The parts of the body that are meant to be clicks, as they came, in order.
     ///
     /// # Errors
-    /// The body as a whole is not JSON, where it is to be.
+    /// The body as a whole is not JSON, where it is to be, or there are more than [`MAX_CLICKS_PER_REQUEST`].
     pub(super) fn split(self, body: &[u8]) -> Result<Vec<&[u8]>, Problem> {
-        match self {
-            Self::Json => split_json(body),
+        let parts = match self {
+            Self::Json => split_json(body)?,
             Self::NdJson => {
-                let lines = body.split(|byte| *byte == b'\n').map(<[u8]>::trim_ascii);
-                Ok(lines.filter(|line| !line.is_empty()).collect())
+                let lines = memchr::memchr_iter(b'\n', body).chain([body.len()]).scan(0, |start, end| {
+                    let line = &body[*start..end];
+                    *start = end + 1;
+                    Some(line.trim_ascii())
+                });
+                lines.filter(|line| !line.is_empty()).take(MAX_CLICKS_PER_REQUEST + 1).collect()
             }
+        };
+        if parts.len() > MAX_CLICKS_PER_REQUEST {
+            let detail = format!("a request may bring {MAX_CLICKS_PER_REQUEST} clicks");
+            return Err(Problem::new(ProblemKind::BodyTooLarge, detail));
         }
+        Ok(parts)
     }
 }
 
 fn split_json(body: &[u8]) -> Result<Vec<&[u8]>, Problem> {
     let malformed = |detail: &str| Problem::new(ProblemKind::MalformedBody, detail);
     let text = std::str::from_utf8(body).map_err(|_| malformed("the body is not UTF-8"))?;
-    match array_elements(text) {
+    match array_elements(text, MAX_CLICKS_PER_REQUEST) {
         Ok(Some(elements)) => Ok(elements.into_iter().map(str::as_bytes).collect()),
         Ok(None) => Ok(vec![body.trim_ascii()]),
         Err(JsonError::Malformed) => {

@@ -13,24 +13,47 @@ use super::body::BodyFormat;
 use super::mill::{Appended, Idempotency, IncomingClick};
 use super::params::{NoParams, Params};
 use super::problem::{Problem, ProblemBody, ProblemKind};
-use super::{MAX_CLICKS_PER_REQUEST, MAX_IDEMPOTENCY_KEY_BYTES, Service};
+use super::{MAX_IDEMPOTENCY_KEY_BYTES, Service};
 use crate::click::Refusal;
 
 const IDEMPOTENCY_KEY: &str = "idempotency-key";
+
+/// Says of an answer that it is that of an earlier request.
+const IDEMPOTENT_REPLAYED: &str = "idempotent-replayed";
 
 /// A click, with any other fields. The names of these three are configuration.
 #[derive(ToSchema)]
 #[schema(as = Click, example = json!({"ad_id": "ad-1", "timestamp": 1767225600000_i64}))]
 #[expect(dead_code, reason = "describes what the codec reads")]
-pub(super) struct ClickBody {
+struct ClickBody {
     /// 1 to 256 bytes of UTF-8.
     #[schema(min_length = 1, max_length = 256)]
     ad_id: String,
-    /// Event time: epoch milliseconds as a number or a string, or RFC 3339. The time of arrival where absent.
-    #[schema(value_type = Option<i64>)]
-    timestamp: (),
+    /// When it happened. The time of arrival where absent.
+    timestamp: Option<EventTime>,
     /// Carried and not interpreted.
     click_id: Option<String>,
+}
+
+/// A point in time, not negative.
+#[derive(ToSchema, Serialize)]
+#[serde(untagged)]
+#[expect(dead_code, reason = "describes what the codec reads")]
+enum EventTime {
+    /// Epoch milliseconds.
+    Milliseconds(u64),
+    /// RFC 3339 with an offset, or epoch milliseconds.
+    Text(String),
+}
+
+/// One click or many.
+#[derive(ToSchema)]
+#[schema(as = ClicksIn)]
+#[serde(untagged)]
+#[expect(dead_code, reason = "describes what the codec reads")]
+enum ClicksBody {
+    One(ClickBody),
+    Many(Vec<ClickBody>),
 }
 
 /// What became of the clicks of a request.
@@ -59,10 +82,11 @@ struct Rejected {
         description = "Up to 128 bytes, kept for 24 h at least. A key that is stored already answers 202 with the first result and adds nothing.")),
     request_body(
         description = "One object or an array (`application/json`), or one object a line (`application/x-ndjson`).",
-        content((Vec<ClickBody> = "application/json"), (String = "application/x-ndjson"))
+        content((ClicksBody = "application/json"), (String = "application/x-ndjson"))
     ),
     responses(
-        (status = 202, description = "Every accepted click is durable.", body = IntakeAnswer),
+        (status = 202, description = "Every accepted click is durable.", body = IntakeAnswer,
+            headers(("Idempotent-Replayed" = String, description = "`true` where the key was stored before and this is the first result."))),
         (status = 400, description = "The body is not JSON, or a parameter or the key cannot be taken.", body = ProblemBody, content_type = "application/problem+json"),
         (status = 413, description = "The body is too large.", body = ProblemBody, content_type = "application/problem+json"),
         (status = 415, description = "The body is of another type.", body = ProblemBody, content_type = "application/problem+json"),
@@ -84,7 +108,7 @@ pub(super) async fn post_clicks(
     if announced.is_some_and(|length: usize| length > max_body) {
         return Err(too_large(max_body));
     }
-    let room = service.limits().room_for_body(announced.unwrap_or(max_body)).await?;
+    let room = service.limits().room_for_body(announced.unwrap_or(max_body)).await;
     let body = to_bytes(body, max_body).await.map_err(|error| unread(&error, max_body))?;
     let work = {
         let service = service.clone();
@@ -101,10 +125,6 @@ fn take_in(service: &Service, format: BodyFormat, key: Option<&[u8]>, body: &Byt
     let (mill, metrics) = (service.mill(), service.metrics());
     let arrived = mill.now();
     let parts = format.split(body)?;
-    if parts.len() > MAX_CLICKS_PER_REQUEST {
-        let detail = format!("{} clicks in one request, {MAX_CLICKS_PER_REQUEST} is the limit", parts.len());
-        return Err(Problem::new(ProblemKind::BodyTooLarge, detail));
-    }
     let partitions = mill.clicks_partitions();
     let mut accepted = Vec::with_capacity(parts.len());
     let mut refused: Vec<(usize, Refusal)> = Vec::new();
@@ -121,7 +141,7 @@ fn take_in(service: &Service, format: BodyFormat, key: Option<&[u8]>, body: &Byt
     let answer = IntakeAnswer { accepted: accepted.len(), rejected };
     if accepted.is_empty() {
         if let Some(before) = key.map(|key| mill.stored_answer(key)).transpose()?.flatten() {
-            return Ok(stored_before(before));
+            return Ok(replayed(before));
         }
         refused.iter().for_each(|&(_, refusal)| metrics.click_rejected(refusal));
         return Ok((StatusCode::UNPROCESSABLE_ENTITY, Json(answer)).into_response());
@@ -131,15 +151,19 @@ fn take_in(service: &Service, format: BodyFormat, key: Option<&[u8]>, body: &Byt
         Appended::Now => {
             metrics.clicks_accepted(accepted.len());
             refused.iter().for_each(|&(_, refusal)| metrics.click_rejected(refusal));
-            Ok(stored_before(answer))
+            Ok(taken(answer))
         }
-        Appended::Before(before) => Ok(stored_before(before)),
+        Appended::Before(before) => Ok(replayed(before)),
     }
 }
 
-/// The answer that is stored, or is now.
-fn stored_before(answer: Vec<u8>) -> Response {
+fn taken(answer: Vec<u8>) -> Response {
     (StatusCode::ACCEPTED, [(header::CONTENT_TYPE, "application/json")], answer).into_response()
+}
+
+/// The answer of an earlier request with the same key, marked as such.
+fn replayed(answer: Vec<u8>) -> Response {
+    ([(IDEMPOTENT_REPLAYED, "true")], taken(answer)).into_response()
 }
 
 fn idempotency_key(headers: &HeaderMap) -> Result<Option<Vec<u8>>, Problem> {

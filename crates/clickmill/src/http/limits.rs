@@ -24,7 +24,10 @@ pub(super) struct Limits {
     bodies: Arc<Semaphore>,
     appends: Arc<Semaphore>,
     queries: Arc<Semaphore>,
+    operations: Arc<Semaphore>,
 }
+
+const NEVER_CLOSED: &str = "nobody closes the semaphore";
 
 impl Limits {
     pub(super) fn new(options: &HttpOptions) -> Self {
@@ -34,12 +37,13 @@ impl Limits {
             bodies: Arc::new(Semaphore::new(kib(options.max_body) as usize * LARGEST_BODIES_AT_ONCE)),
             appends: Arc::new(Semaphore::new(APPENDS_AT_ONCE)),
             queries: Arc::new(Semaphore::new(cores * 4)),
+            operations: Arc::new(Semaphore::new(2)),
         }
     }
 
     /// Waits until a body of that many bytes, at most the largest there may be, fits into memory.
-    pub(super) async fn room_for_body(&self, bytes: usize) -> Result<OwnedSemaphorePermit, Problem> {
-        self.bodies.clone().acquire_many_owned(kib(bytes)).await.map_err(|_| shutting_down())
+    pub(super) async fn room_for_body(&self, bytes: usize) -> OwnedSemaphorePermit {
+        self.bodies.clone().acquire_many_owned(kib(bytes)).await.expect(NEVER_CLOSED)
     }
 
     /// Runs work that blocks on the log.
@@ -50,6 +54,11 @@ impl Limits {
     /// Runs work that blocks on the state.
     pub(super) async fn query<T: Send + 'static>(&self, work: impl FnOnce() -> T + Send + 'static) -> Result<T, Problem> {
         run_blocking(&self.queries, work).await
+    }
+
+    /// Runs work for whoever watches over the instance, which waits for no query.
+    pub(super) async fn operation<T: Send + 'static>(&self, work: impl FnOnce() -> T + Send + 'static) -> Result<T, Problem> {
+        run_blocking(&self.operations, work).await
     }
 }
 
@@ -63,16 +72,12 @@ async fn run_blocking<T: Send + 'static>(
     permits: &Arc<Semaphore>,
     work: impl FnOnce() -> T + Send + 'static,
 ) -> Result<T, Problem> {
-    let permit = permits.clone().acquire_owned().await.map_err(|_| shutting_down())?;
+    let permit = permits.clone().acquire_owned().await.expect(NEVER_CLOSED);
     let work = move || {
         let _permit = permit;
         work()
     };
     tokio::task::spawn_blocking(work).await.map_err(|error| Problem::new(ProblemKind::Internal, error.to_string()))
-}
-
-fn shutting_down() -> Problem {
-    Problem::new(ProblemKind::ShuttingDown, "this instance takes no more requests")
 }
 
 /// Refuses requests beyond the number that may run at once, and ends those that take too long.

@@ -33,6 +33,7 @@ pub use mill::{AppendError, Appended, Idempotency, IncomingClick, Mill};
 pub use status::{Cluster, Instance, Readiness, RestoreProgress, TaskStatus};
 
 use crate::click::ClickDecoder;
+use crate::config::ServerConfig;
 use crate::metrics::Metrics;
 use limits::Limits;
 
@@ -53,6 +54,13 @@ pub struct HttpOptions {
     pub request_timeout: Duration,
     /// The longest period of one query.
     pub max_query_period: Duration,
+}
+
+impl From<&ServerConfig> for HttpOptions {
+    fn from(config: &ServerConfig) -> Self {
+        let &ServerConfig { max_body, max_concurrent_requests, request_timeout, max_query_period, .. } = config;
+        Self { max_body, max_concurrent_requests, request_timeout, max_query_period }
+    }
 }
 
 /// The API of a mill. `decoder` is the one that the engine reads the clicks topic with.

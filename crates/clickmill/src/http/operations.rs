@@ -37,13 +37,13 @@ pub(super) async fn get_cluster(
     Params(NoParams {}): Params<NoParams>,
 ) -> Result<Json<Cluster>, Problem> {
     let asked = service.clone();
-    service.limits().query(move || Json(asked.mill().cluster())).await
+    service.limits().operation(move || Json(asked.mill().cluster())).await
 }
 
 /// Metrics for Prometheus.
 #[utoipa::path(get, path = "/metrics", tag = "operations", responses((status = 200, body = String, content_type = "application/openmetrics-text")))]
 pub(super) async fn get_metrics(State(service): State<Service>) -> Result<impl IntoResponse, Problem> {
     let asked = service.clone();
-    let text = service.limits().query(move || asked.metrics().render()).await?;
+    let text = service.limits().operation(move || asked.metrics().render()).await?;
     Ok(([(header::CONTENT_TYPE, CONTENT_TYPE)], text))
 }

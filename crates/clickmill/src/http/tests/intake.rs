@@ -79,14 +79,20 @@ async fn a_large_body_is_refused_announced_or_not() {
 async fn too_many_clicks_are_refused() {
     let api = Api::with(FakeMill::default(), HttpOptions { max_body: 1 << 20, ..options() });
     api.post(NDJSON, "1\n".repeat(MAX_CLICKS_PER_REQUEST + 1)).await.problem(413, "body-too-large");
+    api.post(JSON, format!("[1{}]", ",1".repeat(MAX_CLICKS_PER_REQUEST))).await.problem(413, "body-too-large");
+    let most = api.post(NDJSON, "1\n".repeat(MAX_CLICKS_PER_REQUEST)).await.json(422);
+    assert_eq!(most["rejected"].as_array().unwrap().len(), MAX_CLICKS_PER_REQUEST);
 }
 
 #[tokio::test]
 async fn a_key_makes_it_safe_to_send_again() {
     let api = Api::new();
-    let first = api.post_with_key(b"k1", r#"[{"ad_id":"a"},{}]"#).await.json(202);
+    let reply = api.post_with_key(b"k1", r#"[{"ad_id":"a"},{}]"#).await;
+    let first = reply.json(202);
+    assert_eq!(reply.header("idempotent-replayed"), "");
     assert_eq!(first["accepted"], 1);
-    assert_eq!(api.post_with_key(b"k1", r#"[{"ad_id":"a"},{}]"#).await.json(202), first);
+    let again = api.post_with_key(b"k1", r#"[{"ad_id":"a"},{}]"#).await;
+    assert_eq!((again.json(202), again.header("idempotent-replayed")), (first.clone(), "true"));
     assert_eq!(api.post_with_key(b"k1", r#"[{"ad_id":"b"},{"ad_id":"c"}]"#).await.json(202), first);
     assert_eq!(api.post_with_key(b"k1", "{}").await.json(202), first);
     assert_eq!(api.mill.records().len(), 1);

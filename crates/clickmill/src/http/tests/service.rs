@@ -72,6 +72,29 @@ async fn the_api_describes_itself() {
     assert_eq!(paths.len(), expected.len(), "{paths:?}");
     assert!(expected.iter().all(|path| paths.iter().any(|known| known == path)), "{paths:?}");
     assert!(description["paths"]["/v1/clicks"]["post"]["responses"]["422"].is_object());
+    let schemas: Vec<&str> = description["components"]["schemas"].as_object().unwrap().keys().map(String::as_str).collect();
+    let expected = [
+        "AdClicks",
+        "Click",
+        "Clicks",
+        "ClicksIn",
+        "Cluster",
+        "Completeness",
+        "EventTime",
+        "Instance",
+        "IntakeAnswer",
+        "Problem",
+        "RankedAd",
+        "Readiness",
+        "Rejected",
+        "RestoreProgress",
+        "Stale",
+        "TaskStatus",
+        "Time",
+        "TopAds",
+        "Window",
+    ];
+    assert_eq!(schemas, expected);
     assert!(description["components"]["schemas"]["Problem"]["properties"]["earliest"].is_object());
     for reference in references(&description) {
         assert!(description.pointer(&reference[1..]).is_some(), "{reference} leads nowhere");
