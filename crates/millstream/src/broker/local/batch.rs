@@ -28,6 +28,10 @@ const LENGTH_AT: usize = 5;
 const BODY_AT: usize = 9;
 const RECORDS_AT: usize = 53;
 
+/// A batch is full at this size, or at [`FULL_RECORDS`]; one record may be larger.
+const FULL_BYTES: usize = 512 << 10;
+const FULL_RECORDS: u32 = 4096;
+
 /// The mark of a batch that compaction has not gone over.
 pub(super) const NEVER_CLEANED: Timestamp = Timestamp(-1);
 
@@ -92,6 +96,11 @@ impl BatchBuilder {
 
     pub(super) fn max_timestamp(&self) -> Timestamp {
         self.max_timestamp
+    }
+
+    /// Whether the next record should go into another batch.
+    pub(super) fn is_full(&self) -> bool {
+        self.bytes.len() >= FULL_BYTES || self.records >= FULL_RECORDS
     }
 
     /// The length of the batch as it is now.

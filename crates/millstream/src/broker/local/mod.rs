@@ -7,7 +7,7 @@
 //!   leads, so one thread alone always does the same in the same order.
 //! - **Memory follows the storage**: topics, ends of logs and positions change in memory only after the write that changes them
 //!   has succeeded. A failed write changes nothing, and is undone by the next one in case it turns up after all.
-//! - **Locks** are taken in this order: queue (never held with another), writer, state.
+//! - **Locks** are taken in this order: maintenance, writer, state. The queue's is never held with another.
 
 mod assignment;
 mod batch;
@@ -46,6 +46,7 @@ use super::{Broker, BrokerError, CommittedOffset, Delivered, ErrorKind, Isolatio
 use crate::clock::Clock;
 use crate::record::{Offset, Topic, TopicPartition};
 use commit::Queue;
+use maintenance::Maintenance;
 use state::State;
 use writer::Writer;
 
@@ -80,6 +81,8 @@ struct Shared<S> {
     writer: Mutex<Writer>,
     queue: Mutex<Queue>,
     queue_moved: Condvar,
+    /// Taken before any other lock.
+    maintenance: Mutex<Maintenance>,
 }
 
 impl<S> std::fmt::Debug for Shared<S> {
@@ -101,8 +104,8 @@ impl<S: LogStorage> LocalBroker<S> {
     pub fn open(storage: S, clock: Arc<dyn Clock>, new_cluster_id: &str) -> Result<Self, BrokerError> {
         let cluster_id = identity(&storage, new_cluster_id)?;
         let state = Mutex::new(State::load(&storage)?);
-        let (changed, writer, queue, queue_moved) = Default::default();
-        let shared = Shared { storage, clock, cluster_id, state, changed, writer, queue, queue_moved };
+        let (changed, writer, queue, queue_moved, maintenance) = Default::default();
+        let shared = Shared { storage, clock, cluster_id, state, changed, writer, queue, queue_moved, maintenance };
         Ok(Self { shared: Arc::new(shared) })
     }
 

@@ -7,10 +7,6 @@ use super::super::{CommittedOffset, GroupMetadata};
 use super::batch::BatchBuilder;
 use crate::record::{Record, TopicPartition};
 
-/// A batch is closed at this size, or at [`BATCH_RECORDS`]; one record may be larger.
-const BATCH_BYTES: usize = 512 << 10;
-const BATCH_RECORDS: u32 = 4096;
-
 /// Records for any partitions, and what is to be stored with them: all of it, or nothing.
 ///
 /// The records are encoded as they are added. Whoever takes clicks in builds a unit and gives it to
@@ -56,7 +52,7 @@ impl Unit {
         let index = self.index_of(to);
         let batches = &mut self.records[index].batches;
         match batches.last_mut() {
-            Some(batch) if batch.len() < BATCH_BYTES && batch.records() < BATCH_RECORDS => batch.push(record),
+            Some(batch) if !batch.is_full() => batch.push(record),
             _ => {
                 let mut batch = BatchBuilder::new();
                 batch.push(record);

@@ -1,12 +1,11 @@
-//! Work that nobody waits for, in bounded pieces: whoever runs the broker calls [`LocalBroker::maintain`] now and then.
+//! Idempotency keys expire.
 
 use std::ops::ControlFlow;
 use std::time::Duration;
 
-use super::super::BrokerError;
-use super::entries;
-use super::storage::{LogStorage, LogWrite};
-use super::{LocalBroker, Shared, lock};
+use super::super::super::BrokerError;
+use super::super::storage::{LogStorage, LogWrite};
+use super::super::{Shared, entries, lock};
 use crate::record::Timestamp;
 
 /// How long an idempotency key is kept at least.
@@ -15,18 +14,9 @@ pub const IDEMPOTENCY_KEPT_FOR: Duration = Duration::from_secs(24 * 60 * 60);
 /// How many keys one piece of work removes.
 const KEYS_AT_ONCE: usize = 1000;
 
-impl<S: LogStorage> LocalBroker<S> {
-    /// Does one piece of the work that is due. Gives whether there may be more of it at once.
-    ///
-    /// # Errors
-    /// [`super::super::ErrorKind::Retry`] where there is no room; the work stays due.
-    pub fn maintain(&self) -> Result<bool, BrokerError> {
-        self.shared.expire_keys()
-    }
-}
-
 impl<S: LogStorage> Shared<S> {
-    fn expire_keys(&self) -> Result<bool, BrokerError> {
+    /// Removes some keys that are old enough. Whether there may be more of them.
+    pub(super) fn expire_keys(&self) -> Result<bool, BrokerError> {
         let mut writer = lock(&self.writer);
         let before = Timestamp(self.clock.now().0.saturating_sub(IDEMPOTENCY_KEPT_FOR.as_millis() as i64));
         let (from, _) = entries::family(b'x');
@@ -40,8 +30,10 @@ impl<S: LogStorage> Shared<S> {
             removed += 1;
             if removed < KEYS_AT_ONCE { ControlFlow::Continue(()) } else { ControlFlow::Break(()) }
         })?;
-        // Expired keys may as well be gone: a failed write needs no undoing.
-        writer.write(&self.storage, write, LogWrite::default())?;
+        if removed > 0 {
+            // Expired keys may as well be gone: a failed write needs no undoing.
+            writer.write(&self.storage, write, LogWrite::default())?;
+        }
         Ok(removed == KEYS_AT_ONCE)
     }
 }
