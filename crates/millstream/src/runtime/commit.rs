@@ -52,21 +52,22 @@ impl<B: Broker> StreamThread<B> {
         &mut self,
         stage: impl FnOnce(&mut dyn TransactionalProducer) -> Result<Offsets, TaskError>,
     ) -> Result<Delivered, TaskError> {
-        let fenced = || BrokerError::new(ErrorKind::Fenced, "the thread is no member of its group");
-        let group = self.group.clone().ok_or_else(fenced)?;
-        let producer = self.producer.as_mut().ok_or_else(fenced)?;
+        let refused = |kind, reason| TaskError::Broker(BrokerError::new(kind, reason));
+        let no_member = || refused(ErrorKind::Fenced, "the thread is no member of its group");
+        let no_producer = || refused(ErrorKind::Retry, "the thread has no producer for now");
+        let group = self.group.clone().ok_or_else(no_member)?;
+        let producer = self.producer.as_mut().ok_or_else(no_producer)?;
         producer.begin()?;
-        let staged = stage(producer).and_then(|offsets| Ok(producer.send_offsets(&group, &offsets)?));
-        match staged {
-            Ok(()) => Ok(producer.commit()?),
-            Err(error) => {
-                // Where the abort fails too, the producer is of no use: the next one ends what this one has begun.
-                if producer.abort().is_err() {
-                    self.producer = None;
-                }
-                Err(error)
-            }
+        let outcome = stage(producer).and_then(|offsets| {
+            producer.send_offsets(&group, &offsets)?;
+            Ok(producer.commit()?)
+        });
+        let is_unknown = |e: &TaskError| matches!(e, TaskError::Broker(e) if e.kind() == ErrorKind::OutcomeUnknown);
+        // Where the abort fails too, the producer is of no use: the next one ends what this one has begun.
+        if outcome.as_ref().is_err_and(|error| !is_unknown(error)) && producer.abort().is_err() {
+            self.producer = None;
         }
+        outcome
     }
 
     fn committed(&mut self, inputs: &[TopicPartition], delivered: &Delivered) -> Result<(), TaskError> {
