@@ -145,7 +145,7 @@ fn a_load_survives_every_fault_and_adds_every_click_once() {
     let (file, good) = clicks_file(2_000, ".zst");
     let service = Service::start(Intake { faulty: true, ..Intake::default() });
     let path = file.path().to_str().expect("UTF-8");
-    let arguments = ["load", path, "--url", &service.url(), "--block-size", "4KiB"];
+    let arguments = ["load", path, "--url", &service.url(), "--block-size", "8KiB"];
 
     let output = clickmill(&arguments);
     assert!(output.status.success(), "{}", text(&output.stderr));

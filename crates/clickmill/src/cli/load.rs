@@ -108,7 +108,7 @@ impl<'a> Load<'a> {
         let mut waiting = Waiting::default();
         let mut wait = |error: &_| waiting.on(&self.bar, error);
         let answer = self.client.post_clicks_patiently(&block.bytes, &key, self.patience, &mut wait)?;
-        waiting.is_over(&self.bar);
+        waiting.end(&self.bar);
         self.summary.add(block, &answer);
         Ok(())
     }

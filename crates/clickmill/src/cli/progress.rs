@@ -41,7 +41,7 @@ impl Waiting {
         self.told = true;
     }
 
-    pub(super) fn is_over(self, bar: &ProgressBar) {
+    pub(super) fn end(self, bar: &ProgressBar) {
         if self.told {
             bar.set_message("");
         }

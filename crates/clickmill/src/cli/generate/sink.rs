@@ -82,7 +82,7 @@ impl Service {
         let key = format!("generate-{:032x}-{}", self.run, self.batches);
         let mut waiting = Waiting::default();
         let answer = self.client.post_clicks_patiently(lines, &key, self.patience, &mut |error| waiting.on(bar, error))?;
-        waiting.is_over(bar);
+        waiting.end(bar);
         self.batches += 1;
         self.accepted += answer.accepted;
         self.rejected += answer.rejected.len() as u64;
