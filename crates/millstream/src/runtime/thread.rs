@@ -159,7 +159,7 @@ impl<B: Broker> StreamThread<B> {
         let advanced = self.advance_tasks()?;
         let settled = self.settle()?;
         // With a store that cannot take what has committed nothing new is read.
-        let wait = if advanced || !settled { Duration::ZERO } else { max_wait };
+        let wait = if advanced || !settled { Duration::ZERO } else { max_wait.min(self.until_commit()) };
         let polled = if settled { self.poll(wait)? } else { false };
         self.check_idle()?;
         if settled && self.commit_is_due() {
@@ -238,10 +238,22 @@ impl<B: Broker> StreamThread<B> {
         task.process(&records, batch.next_offset())
     }
 
+    /// How long until what is uncommitted is due.
+    fn until_commit(&self) -> Duration {
+        if !self.running_tasks().any(|task| task.wants_commit()) {
+            return Duration::MAX;
+        }
+        let since = self.clock.now().0.saturating_sub(self.last_commit.0);
+        self.commit_interval().saturating_sub(Duration::from_millis(since.max(0) as u64))
+    }
+
+    fn commit_interval(&self) -> Duration {
+        if self.backlog { self.config.commit_interval_backlog } else { self.config.commit_interval }
+    }
+
     fn commit_is_due(&self) -> bool {
         let since = self.clock.now().0.saturating_sub(self.last_commit.0);
-        let interval = if self.backlog { self.config.commit_interval_backlog } else { self.config.commit_interval };
-        if since < 0 || since >= interval.as_millis() as i64 {
+        if since < 0 || since >= self.commit_interval().as_millis() as i64 {
             return true;
         }
         let bytes: usize = self.running_tasks().map(|task| task.uncommitted_bytes()).sum();

@@ -10,6 +10,8 @@ mod windowed;
 
 use std::borrow::Cow;
 
+use crate::record::Record;
+
 pub use json::Json;
 pub use key::KeyBytes;
 pub use primitive::{Bytes, Int, Long, Utf8};
@@ -25,6 +27,15 @@ pub trait Deserializer: Send + Sync + 'static {
     /// # Errors
     /// A [`Rejection`] sends the record to the dead-letter topic with its reason.
     fn deserialize<'r>(&self, bytes: Option<&'r [u8]>) -> Result<Self::Output<'r>, Rejection>;
+
+    /// Reads a record's value. For a deserializer that needs to see more of the record than the value's bytes.
+    ///
+    /// # Errors
+    /// As [`Deserializer::deserialize`].
+    #[inline]
+    fn deserialize_value<'r>(&self, record: &Record<'r>) -> Result<Self::Output<'r>, Rejection> {
+        self.deserialize(record.value)
+    }
 }
 
 /// Writes values of type `T`.

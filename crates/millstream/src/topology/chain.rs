@@ -79,7 +79,7 @@ impl<K: Deserializer, V: Deserializer, T: TimestampExtractor<V>> Chain for Sourc
         forward: &mut impl FnMut(Timestamp, Self::Key<'r>, Self::Value<'r>),
     ) -> Result<Timestamp, Rejection> {
         let key = self.key.deserialize(record.key)?;
-        let value = self.value.deserialize(record.value)?;
+        let value = self.value.deserialize_value(record)?;
         let timestamp = self.timestamp.extract(record, &value)?;
         if timestamp.0 < 0 {
             return Err(Rejection::new("timestamp is negative"));

@@ -77,7 +77,11 @@ impl<S: LogStorage> Shared<S> {
             return units.iter().map(|_| Err(error.clone())).collect();
         }
         let now = self.clock.now();
-        let stored: Vec<_> = units.iter().map(|unit| self.stored_result(unit)).collect();
+        let stored = units.iter().map(|unit| match &unit.idempotency {
+            Some(idempotency) => self.stored_result(&idempotency.key),
+            None => Ok(None),
+        });
+        let stored: Vec<_> = stored.collect();
         let mut plan = Plan::default();
         let mut results_here = BTreeMap::new();
         let mut outcomes = Vec::with_capacity(units.len());
@@ -114,10 +118,9 @@ impl<S: LogStorage> Shared<S> {
         self.changed.notify_all();
     }
 
-    /// The result that is stored under the unit's idempotency key.
-    fn stored_result(&self, unit: &Unit) -> Result<Option<Vec<u8>>, BrokerError> {
-        let Some(idempotency) = &unit.idempotency else { return Ok(None) };
-        let entry = self.storage.entry(&entries::idempotency_key(&idempotency.key))?;
+    /// The result that is stored under an idempotency key.
+    pub(super) fn stored_result(&self, key: &[u8]) -> Result<Option<Vec<u8>>, BrokerError> {
+        let entry = self.storage.entry(&entries::idempotency_key(key))?;
         Ok(entry.and_then(|value| entries::decode_result(&value).map(<[u8]>::to_vec)))
     }
 }

@@ -117,6 +117,14 @@ impl<S: LogStorage> LocalBroker<S> {
         self.shared.submit(Arc::new(unit))
     }
 
+    /// The result that is stored with an idempotency key.
+    ///
+    /// # Errors
+    /// Where the storage cannot be read.
+    pub fn stored_result(&self, key: &[u8]) -> Result<Option<Vec<u8>>, BrokerError> {
+        self.shared.stored_result(key)
+    }
+
     /// The storage beneath.
     pub fn storage(&self) -> &S {
         &self.shared.storage

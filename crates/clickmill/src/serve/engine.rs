@@ -1,0 +1,209 @@
+//! The engine of this process: the embedded broker, the stores, and the threads that count.
+
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::thread::{self, JoinHandle};
+use std::time::{Duration, Instant};
+
+use anyhow::Context;
+use millstream::broker::{Broker, TopicSettings};
+use millstream::clock::Clock;
+use millstream::query::Counts;
+use millstream::runtime::{Observer, Parts, Registry, Stepped, StreamThread, StreamsConfig};
+use millstream_rocksdb::broker::{self, EmbeddedBroker};
+use millstream_rocksdb::memory::MemoryBudget;
+use millstream_rocksdb::state::RocksStores;
+use tokio::sync::watch;
+
+use super::{clock::SystemClock, instance, topology};
+use crate::config::Config;
+use crate::metrics::Metrics;
+
+/// How long a thread waits for records at most, and so how soon it sees that it is to stop.
+const LONGEST_POLL: Duration = Duration::from_millis(50);
+/// How long a thread waits before it tries again what the broker or a store could not do.
+const PAUSE: Duration = Duration::from_millis(200);
+/// How often lag is looked up and the broker's own work is done.
+const UPKEEP_INTERVAL: Duration = Duration::from_millis(250);
+
+/// What the parts of the service share.
+pub(super) struct Engine {
+    pub(super) instance_id: String,
+    pub(super) config: Config,
+    pub(super) clock: Arc<dyn Clock>,
+    pub(super) broker: Arc<EmbeddedBroker>,
+    pub(super) stores: Arc<RocksStores>,
+    pub(super) registry: Registry,
+    pub(super) counts: Counts<EmbeddedBroker>,
+    pub(super) clicks_partitions: u32,
+    streams: StreamsConfig,
+    topology: millstream::topology::Topology,
+}
+
+impl Engine {
+    /// Opens everything that is kept, and creates the topics that are missing.
+    pub(super) fn open(config: Config) -> anyhow::Result<Self> {
+        let dir = &config.data.dir;
+        std::fs::create_dir_all(dir).with_context(|| format!("cannot create the data directory {}", dir.display()))?;
+        let clock: Arc<dyn Clock> = Arc::new(SystemClock);
+        let memory = MemoryBudget::new(config.engine.memory as usize / 8 * 5);
+        let broker = Arc::new(broker::open(&dir.join("log"), clock.clone(), &memory)?);
+        let instance_id = instance::id(dir)?;
+        let state_dir: PathBuf = dir.join("state").join(&config.engine.application_id);
+        let stores = Arc::new(RocksStores::new(state_dir, memory, config.rocksdb.clone())?);
+        let clicks_partitions = clicks_topic(&broker, &config)?;
+        let topology = topology::ad_clicks(&config)?;
+        let streams = streams_config(&config, &instance_id);
+        let registry = Registry::new();
+        let horizon = config.window.retention;
+        let (b, r, c) = (broker.clone(), registry.clone(), clock.clone());
+        let counts = Counts::new(topology::STORE, horizon, &topology, &streams, b, r, c)?;
+        Ok(Self { instance_id, config, clock, broker, stores, registry, counts, clicks_partitions, streams, topology })
+    }
+
+    /// Starts the threads.
+    pub(super) fn start(self: &Arc<Self>, metrics: &Arc<Metrics>) -> anyhow::Result<Threads> {
+        let stop = Arc::new(AtomicBool::new(false));
+        let (failed, failure) = watch::channel(None);
+        let mut handles = Vec::new();
+        for number in 0..thread_count(&self.config) {
+            let parts = Parts {
+                broker: self.broker.clone(),
+                topology: self.topology.clone(),
+                config: self.streams.clone(),
+                provider: self.stores.clone(),
+                clock: self.clock.clone(),
+                registry: self.registry.clone(),
+                observer: Arc::new(CommitTimer { metrics: metrics.clone(), began: Mutex::new(None) }),
+            };
+            let thread = StreamThread::new(number, parts);
+            let (stop, failed) = (stop.clone(), failed.clone());
+            let run = move || {
+                if let Err(error) = count(thread, &stop) {
+                    tracing::error!(%error, "counting has stopped");
+                    failed.send_replace(Some(error.to_string()));
+                }
+            };
+            handles.push(thread::Builder::new().name(format!("engine-{number}")).spawn(run)?);
+        }
+        let (engine, stopped) = (self.clone(), stop.clone());
+        handles.push(thread::Builder::new().name("upkeep".to_owned()).spawn(move || engine.upkeep(&stopped))?);
+        Ok(Threads { stop, handles, failure })
+    }
+
+    /// What has to be done now and then, in bounded pieces.
+    fn upkeep(&self, stop: &AtomicBool) {
+        while !stop.load(Ordering::Relaxed) {
+            if let Err(error) = self.counts.refresh_lag() {
+                tracing::debug!(%error, "the lag could not be looked up");
+            }
+            loop {
+                match self.broker.maintain() {
+                    Ok(true) if !stop.load(Ordering::Relaxed) => {}
+                    Ok(_) => break,
+                    Err(error) => {
+                        tracing::warn!(%error, "the log's upkeep has to wait");
+                        break;
+                    }
+                }
+            }
+            thread::park_timeout(UPKEEP_INTERVAL);
+        }
+    }
+}
+
+/// The running threads.
+pub(super) struct Threads {
+    stop: Arc<AtomicBool>,
+    handles: Vec<JoinHandle<()>>,
+    failure: watch::Receiver<Option<String>>,
+}
+
+impl Threads {
+    /// Completes when a thread has stopped for good, with the reason.
+    pub(super) fn failure(&self) -> impl Future<Output = String> + use<> {
+        let mut failure = self.failure.clone();
+        async move {
+            match failure.wait_for(Option::is_some).await {
+                Ok(reason) => reason.clone().unwrap_or_default(),
+                Err(_) => std::future::pending().await,
+            }
+        }
+    }
+
+    /// Lets every thread commit and close, and waits for them.
+    pub(super) fn stop(self) {
+        self.stop.store(true, Ordering::Relaxed);
+        for handle in self.handles {
+            handle.thread().unpark();
+            if handle.join().is_err() {
+                tracing::error!("a thread has panicked; what it had not committed is counted at the next start");
+            }
+        }
+    }
+}
+
+fn count(mut thread: StreamThread<EmbeddedBroker>, stop: &AtomicBool) -> Result<(), millstream::runtime::StreamsError> {
+    while !stop.load(Ordering::Relaxed) {
+        if thread.step(LONGEST_POLL)? == Stepped::Troubled {
+            thread::park_timeout(PAUSE);
+        }
+    }
+    thread.close()
+}
+
+/// Measures how long commits take.
+struct CommitTimer {
+    metrics: Arc<Metrics>,
+    began: Mutex<Option<Instant>>,
+}
+
+impl Observer for CommitTimer {
+    fn commit_begins(&self) {
+        *self.began.lock().unwrap_or_else(PoisonError::into_inner) = Some(Instant::now());
+    }
+
+    fn commit_ends(&self, committed: bool) {
+        let began = self.began.lock().unwrap_or_else(PoisonError::into_inner).take();
+        if let Some(began) = began.filter(|_| committed) {
+            self.metrics.commit_took(began.elapsed());
+        }
+    }
+}
+
+fn thread_count(config: &Config) -> usize {
+    let cores = || thread::available_parallelism().map_or(1, usize::from);
+    config.engine.threads.map_or_else(cores, |threads| threads.get() as usize)
+}
+
+fn streams_config(config: &Config, instance_id: &str) -> StreamsConfig {
+    StreamsConfig {
+        instance_id: instance_id.to_owned(),
+        commit_interval: config.engine.commit_interval,
+        commit_interval_backlog: config.engine.commit_interval_backlog,
+        uncommitted_bytes: config.engine.memory as usize / 8 / thread_count(config),
+        idle_timeout: config.engine.idle_timeout,
+        ..StreamsConfig::new(config.engine.application_id.clone())
+    }
+}
+
+/// Creates the clicks topic where there is none, and gives its number of partitions.
+fn clicks_topic(broker: &EmbeddedBroker, config: &Config) -> anyhow::Result<u32> {
+    let clicks = &config.clicks;
+    if let Some(found) = broker.describe_topic(&clicks.topic)? {
+        if found.partitions != clicks.partitions {
+            let (topic, found, wanted) = (&clicks.topic, found.partitions, clicks.partitions);
+            tracing::warn!("topic {topic} has {found} partitions, the configuration says {wanted}: it keeps those that it has");
+        }
+        return Ok(found.partitions);
+    }
+    let settings = TopicSettings {
+        partitions: clicks.partitions,
+        compacted: false,
+        retention: clicks.retention,
+        retention_bytes: clicks.retention_bytes,
+    };
+    broker.create_topic(&clicks.topic, &settings)?;
+    Ok(clicks.partitions)
+}

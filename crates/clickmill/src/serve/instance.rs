@@ -1,0 +1,54 @@
+//! The identity of this instance, kept in its data directory.
+
+use std::fs;
+use std::hash::{BuildHasher, RandomState};
+use std::io::{ErrorKind, Write};
+use std::path::Path;
+
+use anyhow::Context;
+
+const FILE: &str = "instance-id";
+
+/// The id in the directory; a new one is made where there is none.
+pub(super) fn id(dir: &Path) -> anyhow::Result<String> {
+    let path = dir.join(FILE);
+    match fs::read_to_string(&path) {
+        Ok(text) if is_id(text.trim()) => Ok(text.trim().to_owned()),
+        Ok(text) => {
+            anyhow::bail!("{} holds {text:?}, which is no instance id: delete the file, and a new id is made", path.display())
+        }
+        Err(error) if error.kind() == ErrorKind::NotFound => create(dir, &path),
+        Err(error) => Err(error).with_context(|| format!("cannot read {}", path.display())),
+    }
+}
+
+fn create(dir: &Path, path: &Path) -> anyhow::Result<String> {
+    // The standard library seeds its hashers from the operating system's randomness.
+    let id = format!("{:016x}", RandomState::new().hash_one(()));
+    let unfinished = dir.join(format!("{FILE}.new"));
+    let written = fs::File::create(&unfinished).and_then(|mut file| {
+        file.write_all(id.as_bytes())?;
+        file.sync_all()?;
+        fs::rename(&unfinished, path)
+    });
+    written.with_context(|| format!("cannot write {}", path.display()))?;
+    Ok(id)
+}
+
+fn is_id(text: &str) -> bool {
+    (1..=64).contains(&text.len()) && text.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-')
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_id_is_made_once() {
+        let dir = tempfile::tempdir().unwrap();
+        let first = id(dir.path()).unwrap();
+        assert_eq!(id(dir.path()).unwrap(), first);
+        fs::write(dir.path().join(FILE), "no id!").unwrap();
+        assert!(id(dir.path()).unwrap_err().to_string().contains("delete the file"));
+    }
+}

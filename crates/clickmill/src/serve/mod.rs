@@ -1,0 +1,104 @@
+//! The service: everything that `clickmill serve` runs in one process, and in which order it starts and stops.
+
+mod clock;
+mod engine;
+mod instance;
+mod mill;
+mod stats;
+mod topology;
+
+use std::future::IntoFuture;
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::Context;
+use axum::Router;
+use tokio::net::TcpListener;
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::oneshot;
+
+pub use topology::{STORE, ad_clicks};
+
+use crate::config::Config;
+use crate::http::{self, HttpOptions};
+use crate::metrics::Metrics;
+use engine::Engine;
+use mill::EngineMill;
+use stats::Totals;
+
+/// How long requests that are under way may take to end when the service stops.
+const DRAIN_TIME: Duration = Duration::from_secs(10);
+
+/// Runs the service until it is told to stop (SIGTERM, Ctrl-C), or cannot go on.
+///
+/// # Errors
+/// What kept it from starting, or from going on.
+pub fn run(config: Config) -> anyhow::Result<()> {
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().context("cannot start the runtime")?;
+    runtime.block_on(serve(config))
+}
+
+async fn serve(config: Config) -> anyhow::Result<()> {
+    let stop_signal = stop_signal()?;
+    let (listen, advertise) = (config.server.listen, config.server.advertise.clone());
+    let listener = TcpListener::bind(listen).await.with_context(|| format!("cannot listen on {listen}"))?;
+    let address = listener.local_addr().context("the listening socket has no address")?;
+    let engine = Arc::new(tokio::task::spawn_blocking(|| Engine::open(config)).await.context("opening panicked")??);
+    let metrics = Arc::new(Metrics::new(Arc::new(Totals(engine.clone()))));
+    let mill = Arc::new(EngineMill::new(engine.clone(), advertise.unwrap_or_else(|| address.to_string())));
+    let threads = engine.start(&metrics).context("cannot start the engine's threads")?;
+    let router = http::router(mill.clone(), topology::decoder(&engine.config), metrics, http_options(&engine.config));
+    tracing::info!(%address, data = %engine.config.data.dir.display(), partitions = engine.clicks_partitions, "Clickmill is up");
+
+    let (stop_http, http_stopped) = oneshot::channel();
+    let http = tokio::spawn(serve_http(listener, router, http_stopped));
+    let failure = tokio::select! {
+        name = stop_signal => {
+            tracing::info!(signal = name, "stopping: no more clicks are taken in");
+            None
+        }
+        reason = threads.failure() => Some(reason),
+    };
+    // Intake first, so that what was accepted is all there is; then what is under way; then a last commit.
+    mill.close_intake();
+    let _ = stop_http.send(());
+    if tokio::time::timeout(DRAIN_TIME, http).await.is_err() {
+        tracing::warn!("some requests did not end in time and are cut off");
+    }
+    tokio::task::spawn_blocking(move || threads.stop()).await.context("stopping panicked")?;
+    tracing::info!("stopped");
+    match failure {
+        Some(reason) => Err(anyhow::anyhow!(reason)),
+        None => Ok(()),
+    }
+}
+
+async fn serve_http(listener: TcpListener, router: Router, stopped: oneshot::Receiver<()>) {
+    let until_stopped = async {
+        let _ = stopped.await;
+    };
+    if let Err(error) = axum::serve(listener, router).with_graceful_shutdown(until_stopped).into_future().await {
+        tracing::error!(%error, "the HTTP server has failed");
+    }
+}
+
+/// Completes at the first signal to stop, with its name. The signals are caught from this call on.
+fn stop_signal() -> anyhow::Result<impl Future<Output = &'static str>> {
+    let mut terminate = signal(SignalKind::terminate()).context("cannot catch SIGTERM")?;
+    let mut interrupt = signal(SignalKind::interrupt()).context("cannot catch SIGINT")?;
+    Ok(async move {
+        tokio::select! {
+            _ = terminate.recv() => "SIGTERM",
+            _ = interrupt.recv() => "SIGINT",
+        }
+    })
+}
+
+fn http_options(config: &Config) -> HttpOptions {
+    HttpOptions {
+        max_body: config.server.max_body,
+        max_concurrent_requests: config.server.max_concurrent_requests,
+        request_timeout: config.server.request_timeout,
+        max_query_period: config.server.max_query_period,
+    }
+}

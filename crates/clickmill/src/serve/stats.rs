@@ -1,0 +1,70 @@
+//! The engine's totals, for the metrics.
+
+use std::borrow::Cow;
+use std::sync::Arc;
+
+use millstream::broker::{Broker, Isolation};
+use millstream::runtime::TaskStatus;
+
+use super::engine::Engine;
+use crate::click::Refusal;
+use crate::metrics::{EngineStats, EngineTotals, PartitionTotals, RestoreTotals};
+
+/// Reads the totals of an engine.
+pub(super) struct Totals(pub(super) Arc<Engine>);
+
+impl EngineStats for Totals {
+    fn totals(&self) -> EngineTotals {
+        let engine = &self.0;
+        let (records, tasks) = (engine.registry.records(), engine.registry.tasks());
+        let statistics = engine.stores.statistics();
+        let (cache, memory) = (statistics.cache, statistics.memory);
+        let stores = |bytes: fn(&millstream_rocksdb::state::StoreSize) -> u64| statistics.stores.iter().map(bytes).sum::<u64>();
+        EngineTotals {
+            consumed: records.read,
+            counted: records.counted,
+            late: records.late,
+            dead_lettered: records.dead_lettered.iter().map(|(reason, count)| (label(reason), *count)).collect(),
+            partitions: tasks.iter().map(|task| partition(engine, task)).collect(),
+            restores: tasks.iter().filter_map(restore).collect(),
+            rocksdb_sizes: vec![
+                ("budget".into(), statistics.budget_bytes as u64),
+                ("cache".into(), memory.cache_bytes as u64),
+                ("cache_pinned".into(), memory.pinned_bytes as u64),
+                ("memtables".into(), memory.memtable_bytes as u64),
+                ("sst".into(), stores(|store| store.file_bytes)),
+                ("table_readers".into(), stores(|store| store.table_reader_bytes)),
+                ("pending_compaction".into(), stores(|store| store.pending_compaction_bytes)),
+            ],
+            rocksdb_cache_hits: cache.data_hits + cache.index_hits + cache.filter_hits,
+            rocksdb_cache_misses: cache.data_misses + cache.index_misses + cache.filter_misses,
+        }
+    }
+}
+
+/// The label of a reason, which the engine knows by its words.
+fn label(reason: &str) -> Cow<'static, str> {
+    let known = Refusal::ALL.into_iter().find(|refusal| refusal.text() == reason);
+    known.map_or_else(|| Cow::Owned(reason.to_owned()), |refusal| Cow::Borrowed(refusal.label()))
+}
+
+fn partition(engine: &Engine, task: &TaskStatus) -> PartitionTotals {
+    let end = engine.broker.log_range(&task.input, Isolation::ReadCommitted).map(|log| log.end.0);
+    let position = task.committed.map_or(0, |offset| offset.0);
+    PartitionTotals {
+        topic: task.input.topic.to_string(),
+        partition: task.input.partition.0,
+        lag: end.map_or(0, |end| (end - position).max(0) as u64),
+        stream_time_ms: task.stream_time.map(|time| time.0),
+    }
+}
+
+fn restore(task: &TaskStatus) -> Option<RestoreTotals> {
+    let restore = task.restore?;
+    let offsets = |from: i64, to: i64| (to - from).max(0) as u64;
+    Some(RestoreTotals {
+        task: task.id.to_string(),
+        restored: offsets(restore.from.0, restore.position.0),
+        remaining: offsets(restore.position.0, restore.end.0),
+    })
+}
