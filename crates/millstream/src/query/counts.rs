@@ -18,7 +18,7 @@ use crate::runtime::plan::Plan;
 use crate::runtime::registry::StoreEntry;
 use crate::runtime::{Registry, StreamsConfig};
 use crate::store::window_store::scan_totals;
-use crate::store::{Space, row};
+use crate::store::{Space, StateStore, StoreError, StoreErrorKind, StoreSnapshot, row};
 use crate::time::TimeWindows;
 use crate::topology::Topology;
 
@@ -74,7 +74,7 @@ impl<B: Broker> Counts<B> {
     }
 
     /// The copies that may answer for these partitions, and what an answer from them rests on.
-    fn copies(&self, asked: &[Partition], read: ReadOptions) -> Result<(Vec<StoreEntry>, Completeness), QueryError> {
+    fn copies(&self, asked: &[Partition], read: ReadOptions) -> Result<(Vec<Copy>, Completeness), QueryError> {
         let mut completeness = Completeness { partitions: asked.len() as u32, ..Completeness::default() };
         let mut copies = Vec::with_capacity(asked.len());
         let mut closed_through = i64::MAX;
@@ -87,7 +87,7 @@ impl<B: Broker> Counts<B> {
                 completeness.stale.push(StalePartition { partition, lag });
             }
             closed_through = closed_through.min(copy.time.closed_through);
-            copies.push(copy);
+            copies.push(Copy { partition, store: copy.store });
         }
         completeness.answered = copies.len() as u32;
         let all_answered = completeness.missing.is_empty();
@@ -107,6 +107,16 @@ impl<B: Broker> Counts<B> {
         completeness.stream_time = stream_time;
     }
 
+    /// What a copy was asked. One that turns out to be damaged is not asked again before it is rebuilt.
+    fn ask<T>(&self, copy: &Copy, question: impl FnOnce(&dyn StoreSnapshot) -> Result<T, StoreError>) -> Result<T, QueryError> {
+        question(&*copy.store.snapshot()).map_err(|error| {
+            if error.kind() == StoreErrorKind::Corrupt {
+                self.registry.report_damaged(&self.store, copy.partition);
+            }
+            error.into()
+        })
+    }
+
     fn all_partitions(&self) -> Vec<Partition> {
         (0..self.partitions).map(Partition).collect()
     }
@@ -121,6 +131,12 @@ impl<B: Broker> Counts<B> {
             })
             .collect()
     }
+}
+
+/// A copy of one partition of the store.
+struct Copy {
+    partition: Partition,
+    store: Arc<dyn StateStore>,
 }
 
 fn may_answer(copy: &StoreEntry, read: ReadOptions) -> bool {
@@ -146,17 +162,7 @@ impl<B: Broker> CountQueries for Counts<B> {
         let (copies, completeness) = self.copies(&[partition], read)?;
         let mut counts = BTreeMap::new();
         for copy in copies {
-            let snapshot = copy.store.snapshot();
-            // The windows that exist are few: only they are looked into.
-            let mut starts = Vec::new();
-            scan_totals(&*snapshot, period.from, period.to, &mut |start, _| starts.push(start))?;
-            let keys: Vec<_> = starts.iter().map(|start| row::key(*start, key)).collect();
-            let keys: Vec<&[u8]> = keys.iter().map(Vec::as_slice).collect();
-            for (start, found) in starts.into_iter().zip(snapshot.multi_get(&keys)?) {
-                if let Some(found) = found {
-                    counts.insert(start, row::decode_count(&found).ok_or_else(|| row::unreadable(start, key))?);
-                }
-            }
+            counts.extend(self.ask(&copy, |snapshot| counts_of_key(snapshot, key, period))?);
         }
         Ok(Answer { value: self.window_counts(counts, &completeness), completeness })
     }
@@ -166,7 +172,7 @@ impl<B: Broker> CountQueries for Counts<B> {
         // A key lies in one partition only, so the best of each partition contain the best of all.
         let mut best = Best::new(limit);
         for copy in copies {
-            for (key, count) in sums_by_key(&copy, period)? {
+            for (key, count) in self.ask(&copy, |snapshot| sums_by_key(snapshot, period))? {
                 best.offer(count, key);
             }
         }
@@ -177,21 +183,33 @@ impl<B: Broker> CountQueries for Counts<B> {
         let (copies, completeness) = self.copies(&self.all_partitions(), read)?;
         let mut counts = BTreeMap::new();
         for copy in copies {
-            let snapshot = copy.store.snapshot();
-            scan_totals(&*snapshot, period.from, period.to, &mut |start, totals| {
-                *counts.entry(start).or_insert(0) += totals.weight;
+            self.ask(&copy, |snapshot| {
+                scan_totals(snapshot, period.from, period.to, &mut |start, totals| {
+                    *counts.entry(start).or_insert(0) += totals.weight;
+                })
             })?;
         }
         Ok(Answer { value: self.window_counts(counts, &completeness), completeness })
     }
 }
 
+/// One key's counts by window. The windows that exist are few: only they are looked into.
+fn counts_of_key(snapshot: &dyn StoreSnapshot, key: &[u8], period: Period) -> Result<Vec<(Timestamp, i64)>, StoreError> {
+    let mut starts = Vec::new();
+    scan_totals(snapshot, period.from, period.to, &mut |start, _| starts.push(start))?;
+    let keys: Vec<_> = starts.iter().map(|start| row::key(*start, key)).collect();
+    let keys: Vec<&[u8]> = keys.iter().map(Vec::as_slice).collect();
+    let rows = starts.into_iter().zip(snapshot.multi_get(&keys)?);
+    let count = |start, row: Vec<u8>| Ok((start, row::decode_count(&row).ok_or_else(|| row::unreadable(start, key))?));
+    rows.filter_map(|(start, row)| Some(count(start, row?))).collect()
+}
+
 /// The counts of each key, added up over the period: full sums, for the best of each window do not add up to the best of all.
-fn sums_by_key(copy: &StoreEntry, period: Period) -> Result<HashMap<Box<[u8]>, i64>, QueryError> {
+fn sums_by_key(snapshot: &dyn StoreSnapshot, period: Period) -> Result<HashMap<Box<[u8]>, i64>, StoreError> {
     let mut sums: HashMap<Box<[u8]>, i64> = HashMap::default();
     let mut unreadable = None;
     let (from, to) = (row::first_key(period.from), row::first_key(period.to));
-    copy.store.snapshot().scan(Space::Rows, &from, &to, &mut |row_key, value| {
+    snapshot.scan(Space::Rows, &from, &to, &mut |row_key, value| {
         let (Some((start, key)), Some(count)) = (row::split_key(row_key), row::decode_count(value)) else {
             unreadable = Some(row::unreadable(period.from, row_key));
             return ControlFlow::Break(());
@@ -206,7 +224,7 @@ fn sums_by_key(copy: &StoreEntry, period: Period) -> Result<HashMap<Box<[u8]>, i
         ControlFlow::Continue(())
     })?;
     match unreadable {
-        Some(error) => Err(error.into()),
+        Some(error) => Err(error),
         None => Ok(sums),
     }
 }

@@ -1,10 +1,15 @@
 //! Commits: one transaction for everything that the thread's tasks have done.
 
+use std::time::Duration;
+
 use super::open::Phase;
 use super::thread::StreamThread;
 use crate::broker::{Broker, BrokerError, CommittedOffset, Consumer, Delivered, ErrorKind, TransactionalProducer};
 use crate::record::TopicPartition;
 use crate::task::TaskError;
+
+/// How often records that nobody needs any more are deleted, as Kafka Streams' `repartition.purge.interval.ms`.
+const PURGE_INTERVAL: Duration = Duration::from_secs(30);
 
 type Offsets = Vec<(TopicPartition, CommittedOffset)>;
 
@@ -12,15 +17,21 @@ impl<B: Broker> StreamThread<B> {
     /// Commits the work of all tasks that have any, and lets the stores take it.
     pub(super) fn commit(&mut self) -> Result<(), TaskError> {
         self.last_commit = self.clock.now();
+        // A store that is behind its task's last commit would give rows that are too small.
+        if !self.settle()? {
+            return Ok(());
+        }
         let inputs = self.tasks_to_commit();
         if inputs.is_empty() {
             return Ok(());
         }
         self.observer.commit_begins();
         let mut slots = std::mem::take(&mut self.slots);
+        let mut staging = None;
         let delivered = self.transact(|producer| {
             let mut offsets = Vec::with_capacity(inputs.len());
             for input in &inputs {
+                staging = Some(input);
                 if let Some(Phase::Running(task)) = slots.get_mut(input).map(|slot| &mut slot.phase) {
                     offsets.push((input.clone(), task.stage(producer)?));
                 }
@@ -37,7 +48,10 @@ impl<B: Broker> StreamThread<B> {
                 if !matches!(&error, TaskError::Broker(e) if tasks_go(e)) {
                     self.rollback()?;
                 }
-                Err(error)
+                match error {
+                    TaskError::Store(_) => self.recover(staging, error).map_err(|error| TaskError::Stop(error.to_string())),
+                    _ => Err(error),
+                }
             }
         }
     }
@@ -75,23 +89,24 @@ impl<B: Broker> StreamThread<B> {
             let Some(slot) = self.slots.get_mut(input) else { continue };
             let Phase::Running(task) = &mut slot.phase else { continue };
             let (records, applied) = task.committed(delivered);
+            self.trims.extend(task.take_trims());
             self.registry.count(&records);
-            let trims = task.take_trims();
-            self.publish_committed(input);
-            if let Err(error) = applied {
-                self.recover(Some(input), error).map_err(|error| TaskError::Stop(error.to_string()))?;
-            }
-            for (partition, before) in trims {
-                self.trim(&partition, before);
-            }
+            self.settled(input, applied)?;
         }
         Ok(())
     }
 
-    /// Deletes what nobody needs any more. That it cannot be done now does no harm.
-    fn trim(&self, partition: &TopicPartition, before: crate::record::Offset) {
-        if let Err(error) = self.broker.delete_records(partition, before) {
-            tracing::debug!(%partition, %before, %error, "records that are no longer needed could not be deleted");
+    /// Deletes, now and then, what nobody needs any more. That it cannot be done now does no harm.
+    pub(super) fn purge(&mut self) {
+        let now = self.clock.now();
+        if now.0 - self.last_purge.0 < PURGE_INTERVAL.as_millis() as i64 {
+            return;
+        }
+        self.last_purge = now;
+        for (partition, before) in std::mem::take(&mut self.trims) {
+            if let Err(error) = self.broker.delete_records(&partition, before) {
+                tracing::debug!(%partition, %before, %error, "records that are no longer needed could not be deleted");
+            }
         }
     }
 

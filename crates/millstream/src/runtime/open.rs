@@ -148,6 +148,10 @@ impl<B: Broker> StreamThread<B> {
         committed: Option<CommittedOffset>,
     ) -> Result<(), TaskError> {
         self.forget_store(input);
+        if let Some(slot) = self.slots.get_mut(input).filter(|slot| slot.discard_store) {
+            self.provider.destroy(&kept.spec.store, input.partition)?;
+            slot.discard_store = false;
+        }
         let restoration = Restoration::begin(RestoreFrom {
             broker: &*self.broker,
             provider: &*self.provider,
@@ -276,21 +280,31 @@ impl<B: Broker> StreamThread<B> {
         self.forget_store(input);
         let Some(slot) = self.slots.get_mut(input) else { return Ok(()) };
         slot.phase = Phase::Opening;
-        if slot.state == TaskState::Running {
+        if matches!(slot.state, TaskState::Running | TaskState::Suspended) {
             slot.go(TaskState::Restoring, &self.registry)?;
         }
         Ok(())
     }
 
-    /// Throws a task's store away and lets the task start again: the changelog has all of it.
+    /// Lets a task start again from its changelog alone: its store is damaged.
     pub(super) fn rebuild(&mut self, input: &TopicPartition) -> Result<(), TaskError> {
         self.rollback()?;
         self.reopen(input)?;
-        if let Some(kept) = self.plan.as_ref().and_then(|plan| plan.kept(input)) {
-            tracing::warn!(store = %kept.spec.store, partition = %input.partition, "the store is corrupt: it is rebuilt from its changelog");
-            self.provider.destroy(&kept.spec.store, input.partition)?;
+        if let Some(slot) = self.slots.get_mut(input) {
+            tracing::warn!(task = %slot.id, "the store is damaged: it is rebuilt from its changelog");
+            slot.discard_store = true;
         }
         Ok(())
+    }
+
+    /// Rebuilds the stores that a query found damaged.
+    pub(super) fn rebuild_damaged(&mut self) -> Result<(), TaskError> {
+        let Some(plan) = self.plan.clone() else { return Ok(()) };
+        let is_damaged = |input: &&TopicPartition| {
+            plan.kept(input).is_some_and(|kept| self.registry.take_damaged(&kept.spec.store, input.partition))
+        };
+        let damaged: Vec<_> = self.slots.keys().filter(is_damaged).cloned().collect();
+        damaged.iter().try_for_each(|input| self.rebuild(input))
     }
 
     pub(super) fn set_phase(&mut self, input: &TopicPartition, phase: Phase<B>) {

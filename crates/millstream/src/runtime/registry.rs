@@ -1,6 +1,6 @@
 //! What the threads of an instance make known: stores that can be queried, the state of each task, what became of the records.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use crate::record::{Offset, Partition, Timestamp, TopicPartition};
@@ -19,6 +19,7 @@ struct Inner {
     tasks: BTreeMap<TaskId, TaskStatus>,
     stores: BTreeMap<(Arc<str>, Partition), StoreEntry>,
     records: RecordCounters,
+    damaged: BTreeSet<(Arc<str>, Partition)>,
 }
 
 /// A task of this instance.
@@ -104,6 +105,17 @@ impl Registry {
 
     pub(crate) fn put_store(&self, store: &Arc<str>, partition: Partition, entry: StoreEntry) {
         self.lock().stores.insert((store.clone(), partition), entry);
+    }
+
+    /// A query found the store damaged: its thread is to rebuild it. Nobody is answered from it until then.
+    pub(crate) fn report_damaged(&self, store: &Arc<str>, partition: Partition) {
+        let mut inner = self.lock();
+        inner.stores.remove(&(store.clone(), partition));
+        inner.damaged.insert((store.clone(), partition));
+    }
+
+    pub(crate) fn take_damaged(&self, store: &Arc<str>, partition: Partition) -> bool {
+        self.lock().damaged.remove(&(store.clone(), partition))
     }
 
     pub(crate) fn remove_store(&self, store: &Arc<str>, partition: Partition) {

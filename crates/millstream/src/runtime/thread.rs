@@ -8,7 +8,7 @@ use super::plan::Plan;
 use super::registry::{Registry, TaskStatus};
 use crate::broker::{Broker, BrokerError, Consumer, ErrorKind, FetchedBatch, GroupMetadata, Polled};
 use crate::clock::Clock;
-use crate::record::{Timestamp, TopicPartition};
+use crate::record::{Offset, Timestamp, TopicPartition};
 use crate::store::{StoreErrorKind, StoreProvider};
 use crate::task::{TaskError, TaskId, TaskState};
 use crate::topology::Topology;
@@ -69,6 +69,8 @@ pub struct StreamThread<B: Broker> {
     pub(super) slots: BTreeMap<TopicPartition, Slot<B>>,
     pub(super) last_commit: Timestamp,
     pub(super) last_idle_check: Timestamp,
+    pub(super) trims: BTreeMap<TopicPartition, Offset>,
+    pub(super) last_purge: Timestamp,
     backlog: bool,
 }
 
@@ -78,6 +80,8 @@ pub(super) struct Slot<B: Broker> {
     pub(super) state: TaskState,
     pub(super) phase: Phase<B>,
     pub(super) last_record_at: Timestamp,
+    /// Its store is damaged and has to go before the task opens again.
+    pub(super) discard_store: bool,
 }
 
 /// What a thread needs from outside.
@@ -119,6 +123,8 @@ impl<B: Broker> StreamThread<B> {
             slots: BTreeMap::new(),
             last_commit: now,
             last_idle_check: now,
+            trims: BTreeMap::new(),
+            last_purge: now,
             backlog: false,
         }
     }
@@ -156,15 +162,19 @@ impl<B: Broker> StreamThread<B> {
 
     fn try_step(&mut self, max_wait: Duration) -> Result<Stepped, TaskError> {
         self.connect()?;
+        self.rebuild_damaged()?;
         let advanced = self.advance_tasks()?;
         let settled = self.settle()?;
         // With a store that cannot take what has committed nothing new is read.
         let wait = if advanced || !settled { Duration::ZERO } else { max_wait.min(self.until_commit()) };
         let polled = if settled { self.poll(wait)? } else { false };
-        self.check_idle()?;
-        if settled && self.commit_is_due() {
-            self.commit()?;
+        if settled {
+            self.check_idle()?;
+            if self.commit_is_due() {
+                self.commit()?;
+            }
         }
+        self.purge();
         Ok(match (settled, advanced || polled) {
             (false, _) => Stepped::Troubled,
             (true, true) => Stepped::Worked,
@@ -225,7 +235,8 @@ impl<B: Broker> StreamThread<B> {
         let status =
             TaskStatus { id, input: input.clone(), state, restore: None, committed: None, stream_time: None, trouble: None };
         self.registry.put_task(status);
-        self.slots.insert(input, Slot { id, state, phase: Phase::Opening, last_record_at: self.clock.now() });
+        self.slots
+            .insert(input, Slot { id, state, phase: Phase::Opening, last_record_at: self.clock.now(), discard_store: false });
     }
 
     fn process(&mut self, batch: &<B::Consumer as Consumer>::Batch) -> Result<(), TaskError> {
@@ -261,20 +272,37 @@ impl<B: Broker> StreamThread<B> {
     }
 
     /// Lets the stores take what has committed but could not be written. False where one still cannot.
-    fn settle(&mut self) -> Result<bool, TaskError> {
-        let mut troubles = Vec::new();
-        for (input, slot) in &mut self.slots {
-            if let Phase::Running(task) = &mut slot.phase
-                && let Err(error) = task.settle()
-            {
-                troubles.push((input.clone(), error));
-            }
-        }
-        let settled = troubles.is_empty();
-        for (input, error) in troubles {
-            self.recover(Some(&input), error).map_err(|error| TaskError::Stop(error.0))?;
+    pub(super) fn settle(&mut self) -> Result<bool, TaskError> {
+        let unsettled = |slot: &Slot<B>| matches!(&slot.phase, Phase::Running(task) if task.is_unsettled());
+        let inputs: Vec<_> = self.slots.iter().filter(|(_, slot)| unsettled(slot)).map(|(input, _)| input.clone()).collect();
+        let mut settled = true;
+        for input in inputs {
+            let Some(Phase::Running(task)) = self.slots.get_mut(&input).map(|slot| &mut slot.phase) else { continue };
+            let outcome = task.settle();
+            settled &= outcome.is_ok();
+            self.settled(&input, outcome)?;
         }
         Ok(settled)
+    }
+
+    /// A store has taken what has committed, or could not.
+    pub(super) fn settled(&mut self, input: &TopicPartition, outcome: Result<(), TaskError>) -> Result<(), TaskError> {
+        let Some(slot) = self.slots.get_mut(input) else { return Ok(()) };
+        match outcome {
+            Ok(()) => {
+                if slot.state == TaskState::Suspended {
+                    slot.go(TaskState::Running, &self.registry)?;
+                }
+                self.publish_committed(input);
+                Ok(())
+            }
+            Err(error) => {
+                if slot.state == TaskState::Running {
+                    slot.go(TaskState::Suspended, &self.registry)?;
+                }
+                self.recover(Some(input), error).map_err(|error| TaskError::Stop(error.0))
+            }
+        }
     }
 
     pub(super) fn running_tasks(&self) -> impl Iterator<Item = &dyn crate::task::stream_task::StreamTask> {
@@ -330,6 +358,7 @@ impl<B: Broker> StreamThread<B> {
 
     pub(super) fn drop_task(&mut self, input: &TopicPartition) {
         let Some(slot) = self.slots.remove(input) else { return };
+        tracing::debug!(task = %slot.id, state = %slot.state, "the task is closed");
         self.registry.remove_task(slot.id);
         self.forget_store(input);
     }

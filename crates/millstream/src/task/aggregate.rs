@@ -234,6 +234,10 @@ impl StreamTask for AggregateTask {
         if self.state.is_unsettled() { self.state.settle() } else { Ok(()) }
     }
 
+    fn is_unsettled(&self) -> bool {
+        self.state.is_unsettled()
+    }
+
     fn take_trims(&mut self) -> Vec<(TopicPartition, Offset)> {
         // What was consumed of the repartition topic lives on in changelog and store.
         let consumed = (self.input.clone(), self.committed.offset);

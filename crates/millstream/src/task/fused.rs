@@ -95,6 +95,10 @@ impl StreamTask for FusedTask {
         if self.state.is_unsettled() { self.state.settle() } else { Ok(()) }
     }
 
+    fn is_unsettled(&self) -> bool {
+        self.state.is_unsettled()
+    }
+
     fn take_trims(&mut self) -> Vec<(TopicPartition, Offset)> {
         self.state.take_trim().into_iter().collect()
     }

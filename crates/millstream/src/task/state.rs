@@ -5,17 +5,18 @@ use std::fmt;
 /// | from \ to    | Created | Restoring | Running | Suspended | Closed |
 /// |--------------|---------|-----------|---------|-----------|--------|
 /// | Created      |         | yes       |         |           | yes    |
-/// | Restoring    |         |           | yes     | yes       | yes    |
+/// | Restoring    |         |           | yes     |           | yes    |
 /// | Running      |         | yes       |         | yes       | yes    |
-/// | Suspended    |         | yes       |         |           | yes    |
+/// | Suspended    |         | yes       | yes     |           | yes    |
 /// | Closed       |         |           |         |           |        |
 ///
 /// - **Created**: assigned, nothing read yet.
 /// - **Restoring**: the store is being brought to the end of its changelog, and a source task of a new partition waits until
 ///   every aggregate task knows of it. Nothing is fetched.
 /// - **Running**: records are processed and committed. It goes back to restoring when the outcome of a commit is unknown.
-/// - **Suspended**: something has to change first (a full disk, a broker that is away); what is committed can be queried.
-/// - **Closed**: given up. Its store is closed.
+/// - **Suspended**: its store cannot take what has committed (a full disk). Nothing is processed until it can; what it holds can be
+///   queried.
+/// - **Closed**: given up.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum TaskState {
     /// Assigned, nothing read yet.
@@ -24,7 +25,7 @@ pub enum TaskState {
     Restoring,
     /// Records are processed.
     Running,
-    /// Waiting for something to change.
+    /// Waiting for the store.
     Suspended,
     /// Given up.
     Closed,
@@ -49,9 +50,9 @@ impl TaskState {
         use TaskState::{Closed, Created, Restoring, Running, Suspended};
         let legal = match self {
             Created => matches!(to, Restoring | Closed),
-            Restoring => matches!(to, Running | Suspended | Closed),
+            Restoring => matches!(to, Running | Closed),
             Running => matches!(to, Restoring | Suspended | Closed),
-            Suspended => matches!(to, Restoring | Closed),
+            Suspended => matches!(to, Restoring | Running | Closed),
             Closed => false,
         };
         if legal { Ok(to) } else { Err(IllegalTransition { from: self, to }) }
@@ -80,9 +81,9 @@ mod tests {
         let states = [Created, Restoring, Running, Suspended, Closed];
         let table = [
             [false, true, false, false, true],
-            [false, false, true, true, true],
+            [false, false, true, false, true],
             [false, true, false, true, true],
-            [false, true, false, false, true],
+            [false, true, true, false, true],
             [false; 5],
         ];
         for (from, row) in states.into_iter().zip(table) {

@@ -35,6 +35,11 @@ pub(crate) trait StreamTask: Send {
         Ok(())
     }
 
+    /// Whether something that has committed is still to be applied to the store.
+    fn is_unsettled(&self) -> bool {
+        false
+    }
+
     /// Logs whose records before an offset are not needed any more.
     fn take_trims(&mut self) -> Vec<(TopicPartition, Offset)> {
         Vec::new()
