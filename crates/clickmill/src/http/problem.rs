@@ -41,8 +41,31 @@ pub(super) enum ProblemKind {
 }
 
 impl ProblemKind {
+    #[cfg(test)]
+    pub(super) const ALL: [Self; 19] = [
+        Self::InvalidRequest,
+        Self::InvalidParameter,
+        Self::PeriodTooEarly,
+        Self::PeriodTooLong,
+        Self::InvalidIdempotencyKey,
+        Self::MalformedBody,
+        Self::NotFound,
+        Self::MethodNotAllowed,
+        Self::BodyTooLarge,
+        Self::UnsupportedMediaType,
+        Self::Incomplete,
+        Self::NotReady,
+        Self::Overloaded,
+        Self::StorageFull,
+        Self::ShuttingDown,
+        Self::TimedOut,
+        Self::OutcomeUnknown,
+        Self::StoreUnavailable,
+        Self::Internal,
+    ];
+
     /// The end of the `type` URI, the status, and the title.
-    fn words(self) -> (&'static str, StatusCode, &'static str) {
+    pub(super) fn words(self) -> (&'static str, StatusCode, &'static str) {
         use StatusCode as S;
         match self {
             Self::InvalidRequest => ("invalid-request", S::BAD_REQUEST, "The request cannot be read"),

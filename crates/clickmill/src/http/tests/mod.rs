@@ -2,6 +2,7 @@ mod fake;
 mod intake;
 mod properties;
 mod queries;
+mod reference;
 mod service;
 
 use axum::body::Body;
