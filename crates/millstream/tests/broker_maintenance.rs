@@ -96,7 +96,7 @@ fn compaction_keeps_the_last_record_of_each_key() {
                 broker.maintain().unwrap();
             }
             if draw(100) == 0 {
-                start = start + draw(50) as i64;
+                start += draw(50) as i64;
                 broker.delete_records(&log(), Offset(start)).unwrap();
                 start = start.min(written.len() as i64);
             }

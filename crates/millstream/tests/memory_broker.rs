@@ -5,7 +5,7 @@
 mod broker_contract;
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::thread;
 use std::time::Duration;
 
@@ -149,10 +149,18 @@ fn a_topic_that_grows_is_shared_out_again() {
     assert_eq!(broker.add_partitions("clicks", 1).unwrap_err().kind(), ErrorKind::Stop);
 }
 
-/// A storage whose failed writes have taken place all the same, as those of a log file may that could not be synced.
+/// A storage out of order: failed writes have taken place all the same, as those of a log file may that could not be synced, or
+/// a bit of every batch is flipped when it is read.
 struct Doubtful {
     inner: MemoryLog,
     fails: AtomicUsize,
+    flips: AtomicBool,
+}
+
+impl Doubtful {
+    fn new(inner: MemoryLog) -> Self {
+        Self { inner, fails: AtomicUsize::new(0), flips: AtomicBool::new(false) }
+    }
 }
 
 impl LogStorage for Doubtful {
@@ -165,7 +173,13 @@ impl LogStorage for Doubtful {
     }
 
     fn read(&self, log: LogId, from: Offset, visit: &mut VisitBatch<'_>) -> Result<(), BrokerError> {
-        self.inner.read(log, from, visit)
+        let flips = self.flips.load(Ordering::SeqCst);
+        self.inner.read(log, from, &mut |last, bytes| {
+            let mut bytes = bytes.to_vec();
+            let end = bytes.len() - 1;
+            bytes[end] ^= u8::from(flips);
+            visit(last, &bytes)
+        })
     }
 
     fn entry(&self, key: &[u8]) -> Result<Option<Vec<u8>>, BrokerError> {
@@ -178,10 +192,22 @@ impl LogStorage for Doubtful {
 }
 
 #[test]
+fn a_corrupt_batch_is_named_and_never_passed_over() {
+    let broker = LocalBroker::open(Doubtful::new(MemoryLog::new()), clock(), "cluster").unwrap();
+    broker.create_topic("clicks", &TopicSettings::kept_for_ever(1)).unwrap();
+    broker.append(unit(0, &["a", "b"])).unwrap();
+    broker.append(unit(0, &["c"])).unwrap();
+    broker.storage().flips.store(true, Ordering::SeqCst);
+    let batch = broker.reader(&tp(0), Offset(2)).unwrap().read(Duration::ZERO).unwrap().unwrap();
+    let error = batch.records(&mut Vec::new()).unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Stop);
+    assert!(error.to_string().contains("clicks-0") && error.to_string().contains("offset 2"), "{error}");
+}
+
+#[test]
 fn a_failed_write_that_turns_up_is_taken_back() {
     let inner = MemoryLog::new();
-    let storage = Doubtful { inner: inner.clone(), fails: AtomicUsize::new(0) };
-    let broker = LocalBroker::open(storage, clock(), "cluster").unwrap();
+    let broker = LocalBroker::open(Doubtful::new(inner.clone()), clock(), "cluster").unwrap();
     broker.create_topic("clicks", &TopicSettings::kept_for_ever(2)).unwrap();
     broker.append(unit(0, &["kept"])).unwrap();
     let keyed = || {

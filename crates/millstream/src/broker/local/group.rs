@@ -195,3 +195,98 @@ pub(super) fn member_name(id: MemberId) -> Arc<str> {
 pub(super) fn parse_member_name(name: &str) -> Option<MemberId> {
     name.strip_prefix("member-")?.parse().ok()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::record::Partition;
+    use proptest::prelude::*;
+
+    #[derive(Debug, Clone)]
+    enum Step {
+        Join,
+        Poll(usize),
+        Remove(usize),
+        RevokeAll,
+        Grow,
+    }
+
+    fn step() -> impl Strategy<Value = Step> {
+        prop_oneof![
+            2 => Just(Step::Join),
+            12 => any::<usize>().prop_map(Step::Poll),
+            1 => any::<usize>().prop_map(Step::Remove),
+            1 => Just(Step::RevokeAll),
+            1 => Just(Step::Grow),
+        ]
+    }
+
+    /// What a member believes: what it holds, what it has been told to give up, and its newest proof.
+    #[derive(Debug, Default)]
+    struct Belief {
+        held: BTreeSet<TopicPartition>,
+        going: BTreeSet<TopicPartition>,
+        generation: i32,
+    }
+
+    fn poll(group: &mut Group, id: MemberId, belief: &mut Belief) {
+        let going = std::mem::take(&mut belief.going);
+        belief.held.retain(|partition| !going.contains(partition));
+        match group.poll(id, &mut false) {
+            Some(MemberEvent::Assigned { partitions, generation }) => {
+                belief.held.extend(partitions);
+                belief.generation = generation;
+            }
+            Some(MemberEvent::Revoked { partitions }) => belief.going.extend(partitions),
+            Some(MemberEvent::Lost) => panic!("member {id} was not removed"),
+            None => {}
+        }
+    }
+
+    fn proof(id: MemberId, generation: i32) -> GroupMetadata {
+        GroupMetadata { group: "g".into(), generation, member: member_name(id) }
+    }
+
+    proptest! {
+        #[test]
+        fn a_partition_is_in_one_hand_at_most(steps in prop::collection::vec(step(), 1..80)) {
+            let topic: Topic = "t".into();
+            let mut counts = BTreeMap::from([(topic.clone(), 3)]);
+            let mut group = Group::default();
+            let mut beliefs: BTreeMap<MemberId, Belief> = BTreeMap::new();
+            let pick = |beliefs: &BTreeMap<MemberId, Belief>, n: usize| beliefs.keys().nth(n % beliefs.len().max(1)).copied();
+            for step in steps {
+                match step {
+                    Step::Join => drop(beliefs.insert(group.join(&[topic.clone()], &counts), Belief::default())),
+                    Step::Poll(n) => if let Some(id) = pick(&beliefs, n) {
+                        poll(&mut group, id, beliefs.get_mut(&id).unwrap());
+                    },
+                    Step::Remove(n) => if let Some(id) = pick(&beliefs, n) {
+                        let zombie = beliefs.remove(&id).unwrap();
+                        prop_assert!(group.remove(id, &counts));
+                        prop_assert!(group.check(&proof(id, zombie.generation), zombie.held.iter()).is_err());
+                    },
+                    Step::RevokeAll => group.revoke_all(),
+                    Step::Grow => {
+                        *counts.get_mut(&topic).unwrap() += 1;
+                        group.rebalance(&counts);
+                    }
+                }
+                let mut seen = BTreeSet::new();
+                for (id, belief) in &beliefs {
+                    for partition in &belief.held {
+                        prop_assert!(seen.insert(partition.clone()), "{partition} is in two hands");
+                        prop_assert!(group.check(&proof(*id, belief.generation), std::iter::once(partition)).is_ok());
+                    }
+                }
+            }
+            // Left alone, everything finds an owner.
+            while let Some(id) = beliefs.keys().copied().find(|id| group.has_event(*id)) {
+                poll(&mut group, id, beliefs.get_mut(&id).unwrap());
+            }
+            let held: BTreeSet<_> = beliefs.values().flat_map(|belief| belief.held.iter().cloned()).collect();
+            let all: BTreeSet<_> = (0..counts[&topic]).map(|p| TopicPartition::new(topic.clone(), Partition(p))).collect();
+            prop_assert_eq!(held, if beliefs.is_empty() { BTreeSet::new() } else { all });
+        }
+    }
+}

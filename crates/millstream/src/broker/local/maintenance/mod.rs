@@ -4,6 +4,7 @@ mod compaction;
 mod idempotency;
 mod offset_map;
 mod retention;
+mod rewriter;
 
 pub use idempotency::IDEMPOTENCY_KEPT_FOR;
 
