@@ -17,9 +17,6 @@ use crate::time::TimeWindows;
 
 const SOURCE: &str = "clickmill.source.";
 
-/// The longest metadata string that brokers take by default (`offset.metadata.max.bytes`).
-const LONGEST_METADATA: usize = 4096;
-
 /// The source partitions that an aggregate task has to hear from, and how far each has closed: zero where nothing is closed,
 /// −1 where it was never heard of.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -207,13 +204,6 @@ impl StreamTask for AggregateTask {
         self.state.put_entries(entries);
         entries.insert(FLOOR.to_owned(), self.working.floor.0);
         let metadata = self.working.metadata.encode();
-        if metadata.len() > LONGEST_METADATA {
-            return Err(TaskError::Stop(format!(
-                "the topic has {} source partitions: their watermarks do not fit the {LONGEST_METADATA} bytes of an offset's metadata; count \
-                 a topic with fewer partitions",
-                self.working.sources.0.len()
-            )));
-        }
         Ok(CommittedOffset { offset: self.working.offset, metadata })
     }
 
