@@ -17,7 +17,7 @@ use millstream_rocksdb::state::RocksStores;
 use tokio::sync::watch;
 
 use super::{clock::SystemClock, instance, topology};
-use crate::config::Config;
+use crate::config::{ClicksConfig, Config};
 use crate::metrics::Metrics;
 
 /// How long a thread waits for records at most, and so how soon it sees that it is to stop.
@@ -188,22 +188,28 @@ fn streams_config(config: &Config, instance_id: &str) -> StreamsConfig {
     }
 }
 
-/// Creates the clicks topic where there is none, and gives its number of partitions.
+/// Creates the clicks topic where there is none, lets it grow where the configuration says more partitions than it has, and
+/// gives the number that it has then.
 fn clicks_topic(broker: &EmbeddedBroker, config: &Config) -> anyhow::Result<u32> {
-    let clicks = &config.clicks;
-    if let Some(found) = broker.describe_topic(&clicks.topic)? {
-        if found.partitions != clicks.partitions {
-            let (topic, found, wanted) = (&clicks.topic, found.partitions, clicks.partitions);
-            tracing::warn!("topic {topic} has {found} partitions, the configuration says {wanted}: it keeps those that it has");
-        }
-        return Ok(found.partitions);
-    }
-    let settings = TopicSettings {
-        partitions: clicks.partitions,
-        compacted: false,
-        retention: clicks.retention,
-        retention_bytes: clicks.retention_bytes,
+    let ClicksConfig { topic, partitions, keyed_by_ad, retention, retention_bytes, .. } = &config.clicks;
+    let Some(found) = broker.describe_topic(topic)?.map(|found| found.partitions) else {
+        let settings =
+            TopicSettings { partitions: *partitions, compacted: false, retention: *retention, retention_bytes: *retention_bytes };
+        broker.create_topic(topic, &settings)?;
+        return Ok(*partitions);
     };
-    broker.create_topic(&clicks.topic, &settings)?;
-    Ok(clicks.partitions)
+    if found < *partitions {
+        anyhow::ensure!(
+            !keyed_by_ad,
+            "topic {topic} has {found} partitions, the configuration says {partitions}: a topic that is keyed by ad must keep its number \
+             of partitions; set clicks.partitions = {found}"
+        );
+        tracing::info!("topic {topic} grows from {found} to {partitions} partitions");
+        broker.add_partitions(topic, *partitions)?;
+        return Ok(*partitions);
+    }
+    if found > *partitions {
+        tracing::warn!("topic {topic} has {found} partitions, the configuration says {partitions}: a topic cannot shrink");
+    }
+    Ok(found)
 }
