@@ -10,7 +10,7 @@ use std::thread;
 use std::time::Duration;
 
 use millstream::broker::local::{
-    Appended, LocalBroker, LogId, LogStorage, LogWrite, MemoryBroker, MemoryLog, Unit, VisitBatch, VisitEntry,
+    Appended, LocalBroker, LogChange, LogId, LogStorage, LogWrite, MemoryBroker, MemoryLog, Unit, VisitBatch, VisitEntry,
 };
 use millstream::broker::{
     Broker, BrokerError, CommittedOffset, Consumer, ErrorKind, FetchedBatch, Isolation, LogReader, Polled, TopicSettings,
@@ -229,4 +229,42 @@ fn a_failed_write_that_turns_up_is_taken_back() {
     let again = LocalBroker::open(inner, clock(), "cluster").unwrap();
     assert_eq!(values(&again, 0), ["kept", "after", "one", "two", "three"]);
     assert_eq!(values(&again, 1), ["four"]);
+}
+
+#[test]
+fn another_format_version_is_refused() {
+    let storage = MemoryLog::new();
+    let version = LogChange::PutEntry { key: b"v".to_vec(), value: b"\x02id".to_vec() };
+    storage.write(&LogWrite { changes: vec![version] }).unwrap();
+    let error = LocalBroker::open(storage, clock(), "cluster").unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Stop);
+    assert!(error.to_string().contains("version 2"), "{error}");
+}
+
+/// A storage that panics once.
+#[test]
+fn a_writer_that_panics_fails_its_units_and_no_others() {
+    struct Panics(MemoryLog, AtomicBool);
+    impl LogStorage for Panics {
+        fn write(&self, write: &LogWrite) -> Result<(), BrokerError> {
+            assert!(!self.1.swap(false, Ordering::SeqCst), "as it was told to");
+            self.0.write(write)
+        }
+        fn read(&self, log: LogId, from: Offset, visit: &mut VisitBatch<'_>) -> Result<(), BrokerError> {
+            self.0.read(log, from, visit)
+        }
+        fn entry(&self, key: &[u8]) -> Result<Option<Vec<u8>>, BrokerError> {
+            self.0.entry(key)
+        }
+        fn entries(&self, from: &[u8], to: &[u8], visit: &mut VisitEntry<'_>) -> Result<(), BrokerError> {
+            self.0.entries(from, to, visit)
+        }
+    }
+    let broker = LocalBroker::open(Panics(MemoryLog::new(), AtomicBool::new(false)), clock(), "cluster").unwrap();
+    broker.create_topic("clicks", &TopicSettings::kept_for_ever(1)).unwrap();
+    broker.storage().1.store(true, Ordering::SeqCst);
+    let other = broker.clone();
+    assert!(thread::spawn(move || other.append(unit(0, &["lost"]))).join().is_err());
+    broker.append(unit(0, &["kept"])).unwrap();
+    assert_eq!(values(&broker, 0), ["kept"]);
 }

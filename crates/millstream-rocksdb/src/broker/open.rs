@@ -18,7 +18,8 @@ use crate::memory::MemoryBudget;
 /// or it cannot be read.
 pub fn open(dir: &Path, clock: Arc<dyn Clock>, memory: &MemoryBudget) -> Result<EmbeddedBroker, BrokerError> {
     let log = RocksLog::open(dir, memory)?;
-    EmbeddedBroker::open(log, clock, &new_cluster_id())
+    let named = |error: BrokerError| BrokerError::new(error.kind(), format!("broker in {}: {error}", dir.display()));
+    EmbeddedBroker::open(log, clock, &new_cluster_id()).map_err(named)
 }
 
 /// 128 bits that no other broker has: the standard library seeds its hashers from the operating system's randomness.

@@ -3,12 +3,12 @@
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::sync::{Arc, MutexGuard, PoisonError};
 
-use super::super::{BrokerError, Delivered};
+use super::super::{BrokerError, Delivered, ErrorKind};
 use super::entries;
 use super::plan::Plan;
 use super::state::State;
 use super::storage::LogStorage;
-use super::unit::Unit;
+use super::unit::{GroupOffsets, Unit};
 use super::writer::Writer;
 use super::{Appended, Shared, lock};
 use crate::record::Timestamp;
@@ -47,6 +47,25 @@ impl Queue {
     }
 }
 
+/// Hands the outcomes over and the lead on when it goes out of scope. Where the leader has panicked, those it wrote for get an
+/// error and do not wait for ever.
+struct Leading<'a, S> {
+    shared: &'a Shared<S>,
+    tickets: Vec<u64>,
+    outcomes: Vec<Outcome>,
+}
+
+impl<S> Drop for Leading<'_, S> {
+    fn drop(&mut self) {
+        let panicked = || Err(BrokerError::new(ErrorKind::Stop, "the thread that wrote this unit has panicked"));
+        let outcomes = std::mem::take(&mut self.outcomes).into_iter().chain(std::iter::repeat_with(panicked));
+        let mut queue = lock(&self.shared.queue);
+        queue.led = false;
+        queue.outcomes.extend(self.tickets.drain(..).zip(outcomes));
+        self.shared.queue_moved.notify_all();
+    }
+}
+
 impl<S: LogStorage> Shared<S> {
     /// Appends a unit, together with whatever else is waiting. The first to come leads: it writes for all.
     pub(super) fn submit(&self, unit: Arc<Unit>) -> Outcome {
@@ -63,11 +82,10 @@ impl<S: LogStorage> Shared<S> {
             queue.led = true;
             let (tickets, units) = queue.take();
             drop(queue);
-            let outcomes = self.append_together(&units);
+            let mut leading = Leading { shared: self, tickets, outcomes: Vec::new() };
+            leading.outcomes = self.append_together(&units);
+            drop(leading);
             queue = lock(&self.queue);
-            queue.led = false;
-            queue.outcomes.extend(tickets.into_iter().zip(outcomes));
-            self.queue_moved.notify_all();
         }
     }
 
@@ -158,11 +176,11 @@ pub(super) fn check(state: &State, unit: &Unit) -> Result<(), BrokerError> {
 }
 
 /// Whether those positions may be committed.
-pub(super) fn check_offsets(state: &State, offsets: &super::unit::GroupOffsets) -> Result<(), BrokerError> {
+pub(super) fn check_offsets(state: &State, offsets: &GroupOffsets) -> Result<(), BrokerError> {
     let group = state.groups.get(&offsets.group.group);
     let unknown = || {
         let message = format!("group {} has no members", offsets.group.group);
-        BrokerError::new(super::super::ErrorKind::AbortTransaction, message)
+        BrokerError::new(ErrorKind::AbortTransaction, message)
     };
     group.ok_or_else(unknown)?.check(&offsets.group, offsets.offsets.iter().map(|(partition, _)| partition))
 }

@@ -8,7 +8,7 @@
 //! "s" u32 topic ‖ u32 partition ‖ i64 first offset      i64 next offset ‖ i64 bytes ‖ i64 largest timestamp ‖ u8 cleaned
 //! "o" u32 topic ‖ u32 partition ‖ group                 i64 offset ‖ metadata
 //! "k" idempotency key                                   i64 stored at, ms ‖ result
-//! "x" i64 stored at, ms ‖ idempotency key               nothing
+//! "x" u64 stored at, ms, + 2^63 ‖ idempotency key       nothing
 //! ```
 
 use std::time::Duration;
@@ -219,6 +219,33 @@ mod tests {
         fn any_bytes_decode_without_panic(key in prop::collection::vec(any::<u8>(), 0..40), value in prop::collection::vec(any::<u8>(), 0..40)) {
             let _ = (decode_topic(&key, &value), decode_log_start(&key, &value), decode_segment(&key, &value));
             let _ = (decode_offset(&key, &value), decode_result(&value), decode_expiry(&key), decode_identity(&value));
+        }
+    }
+
+    #[test]
+    fn the_layout_stands() {
+        let hex = |bytes: &[u8]| bytes.iter().map(|byte| format!("{byte:02x}")).collect::<String>();
+        let log = LogId { topic: 3, partition: Partition(7) };
+        let settings =
+            TopicSettings { partitions: 8, compacted: true, retention: Some(Duration::from_secs(1)), retention_bytes: None };
+        let segment = Segment { first: Offset(5), next: Offset(9), bytes: 256, max_timestamp: Timestamp(1000), cleaned: true };
+        let committed = CommittedOffset { offset: Offset(6), metadata: "m".to_owned() };
+        let expected = [
+            (encode_identity("id"), "016964"),
+            (topic_key("t"), "7474"),
+            (encode_topic(3, &settings), "00000003000000080100000000000003e8ffffffffffffffff"),
+            (log_key(log), "6c0000000300000007"),
+            (encode_log_start(Offset(2)), "0000000000000002"),
+            (segment_key(log, segment.first), "7300000003000000070000000000000005"),
+            (encode_segment(&segment), "0000000000000009000000000000010000000000000003e801"),
+            (offset_key("g", log), "6f000000030000000767"),
+            (encode_offset(&committed), "00000000000000066d"),
+            (idempotency_key(b"key"), "6b6b6579"),
+            (encode_result(Timestamp(1000), b"r"), "00000000000003e872"),
+            (expiry_key(Timestamp(1000), b"key"), "7880000000000003e86b6579"),
+        ];
+        for (bytes, layout) in expected {
+            assert_eq!(hex(&bytes), layout);
         }
     }
 }

@@ -11,7 +11,7 @@ use crate::record::Offset;
 /// Who holds this is the only one that writes to the storage.
 #[derive(Debug, Default)]
 pub(super) struct Writer {
-    /// What takes back a write that failed: it may turn up after all.
+    /// What takes back a write that failed, or whose thread panicked: it may turn up after all.
     undo: Option<LogWrite>,
     /// Starts of logs that have moved and are not stored yet.
     starts: BTreeMap<LogId, Offset>,
@@ -37,7 +37,9 @@ impl Writer {
         if write.changes.is_empty() {
             return Ok(());
         }
-        storage.write(&write).inspect_err(|_| self.undo = Some(undo).filter(|undo| !undo.changes.is_empty()))?;
+        self.undo = Some(undo).filter(|undo| !undo.changes.is_empty());
+        storage.write(&write)?;
+        self.undo = None;
         self.starts.clear();
         self.dropped.clear();
         Ok(())
