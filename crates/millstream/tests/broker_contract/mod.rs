@@ -178,7 +178,7 @@ fn a_new_producer_fences_the_old<B: Broker>(broker: &B) {
 fn partitions_pass_from_hand_to_hand<B: Broker>(broker: &B) {
     let topic: Topic = "hands".into();
     broker.create_topic(&topic, &TopicSettings::kept_for_ever(4)).unwrap();
-    let mut first = broker.subscribe("hands", &[topic.clone()]).unwrap();
+    let mut first = broker.subscribe("hands", std::slice::from_ref(&topic)).unwrap();
     let (all, proof) = assigned(&mut first);
     assert_eq!(all.len(), 4);
     let mut second = broker.subscribe("hands", &[topic]).unwrap();

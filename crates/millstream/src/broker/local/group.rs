@@ -257,7 +257,7 @@ mod tests {
             let pick = |beliefs: &BTreeMap<MemberId, Belief>, n: usize| beliefs.keys().nth(n % beliefs.len().max(1)).copied();
             for step in steps {
                 match step {
-                    Step::Join => drop(beliefs.insert(group.join(&[topic.clone()], &counts), Belief::default())),
+                    Step::Join => drop(beliefs.insert(group.join(std::slice::from_ref(&topic), &counts), Belief::default())),
                     Step::Poll(n) => if let Some(id) = pick(&beliefs, n) {
                         poll(&mut group, id, beliefs.get_mut(&id).unwrap());
                     },
