@@ -17,7 +17,7 @@ pub struct LogId {
 /// One change in a [`LogWrite`].
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum LogChange {
-    /// Stores a record batch (see [`super::batch`]) under the last offset that it stands for.
+    /// Stores a record batch (see `batch`) under the last offset that it stands for.
     PutBatch {
         /// The log.
         log: LogId,
