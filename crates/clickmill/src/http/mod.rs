@@ -87,7 +87,8 @@ pub fn router(mill: Arc<dyn Mill>, decoder: ClickDecoder, metrics: Arc<Metrics>,
         .layer(from_fn_with_state(service.clone(), observe::measure))
         .layer(map_response(observe::as_problem))
         .layer(CatchPanicLayer::custom(observe::panicked))
-        .layer(TraceLayer::new_for_http())
+        // A problem says itself what failed.
+        .layer(TraceLayer::new_for_http().on_failure(()))
         .with_state(service)
 }
 

@@ -207,8 +207,11 @@ impl From<AppendError> for Problem {
 impl IntoResponse for Problem {
     fn into_response(self) -> Response {
         let (uri, status, title) = self.kind.words();
-        if status.is_server_error() {
-            tracing::warn!(problem = uri, detail = self.detail, "a request failed");
+        match self.kind {
+            // Asked every second while it starts, and the answer says it all.
+            ProblemKind::NotReady => tracing::debug!(detail = self.detail, "not ready yet"),
+            _ if status.is_server_error() => tracing::warn!(problem = uri, detail = self.detail, "a request failed"),
+            _ => {}
         }
         let retry_after = self.kind.retry_after();
         let body = ProblemBody {
