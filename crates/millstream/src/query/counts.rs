@@ -55,7 +55,16 @@ impl<B: Broker> Counts<B> {
         let repartition = repartition.map(|topic| (topic.clone(), kept.partitions));
         let lag = LagMonitor::new(config.application_id.clone(), source.clone(), repartition);
         let (store, partitions, windows) = (kept.spec.store.clone(), kept.partitions, kept.spec.windows);
-        Ok(Self { broker, registry, clock, store, partitions, windows, horizon_ms: horizon.as_millis() as i64, lag })
+        Ok(Self {
+            broker,
+            registry,
+            clock,
+            store,
+            partitions,
+            windows,
+            horizon_ms: i64::try_from(horizon.as_millis()).unwrap_or(i64::MAX),
+            lag,
+        })
     }
 
     /// Asks the broker how far counting is behind. To be called now and then; answers say how long ago it was.

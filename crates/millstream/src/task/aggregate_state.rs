@@ -82,12 +82,7 @@ impl AggregateState {
         if !partials.is_empty() {
             self.stage_rows(partials, producer)?;
         }
-        if self.emits_on_close() {
-            self.stage_final_windows(producer)?;
-        } else {
-            self.closing.skip_to(self.closed_through);
-        }
-        Ok(())
+        self.stage_final_windows(producer)
     }
 
     fn stage_rows(&mut self, partials: &mut dyn Partials, producer: &mut dyn TransactionalProducer) -> Result<(), TaskError> {
@@ -113,7 +108,7 @@ impl AggregateState {
     }
 
     fn stage_final_windows(&mut self, producer: &mut dyn TransactionalProducer) -> Result<(), TaskError> {
-        let Some(output) = &self.output else { return Ok(()) };
+        let Some(output) = self.output.as_ref().filter(|_| self.emits_on_close()) else { return Ok(()) };
         let rows = Rows { store: &self.store, grouping: &*self.spec.grouping };
         self.closing.send(self.closed_through, ROWS_PER_COMMIT, &self.spec.windows, &rows, &output.partition, producer)
     }
@@ -143,7 +138,9 @@ impl AggregateState {
             self.staged.changes.clear();
             self.unapplied = None;
         }
-        let keep_from = self.closed_through.0.min(self.committed_closing.through) - self.spec.retention.as_millis() as i64;
+        // A window stays until it has been sent on, too.
+        let done = if self.emits_on_close() { self.committed_closing.through } else { self.closed_through.0 };
+        let keep_from = done.saturating_sub(i64::try_from(self.spec.retention.as_millis()).unwrap_or(i64::MAX));
         // A window expires when its end lies that far back.
         let before = Timestamp(keep_from.saturating_sub(self.spec.windows.size_ms()).saturating_add(1));
         if before.0 > 0 && self.store.expire(before)? {

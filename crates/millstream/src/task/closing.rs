@@ -46,13 +46,6 @@ impl Closing {
         self.through < closed_through.0
     }
 
-    /// Where nothing is sent on close: a final window is done with at once.
-    pub(crate) fn skip_to(&mut self, closed_through: Timestamp) {
-        if self.is_behind(closed_through) {
-            self.window_done(closed_through);
-        }
-    }
-
     /// Sends up to `limit` rows of the final windows to `to`, each window followed by its end record.
     pub(crate) fn send(
         &mut self,
