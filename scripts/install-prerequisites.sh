@@ -9,11 +9,11 @@ fail() {
     exit 1
 }
 
-# RocksDB is C++, and its bindings are made with libclang.
+# RocksDB is C++, and its bindings are made with libclang (its C interface: libclang-cpp alone is not enough).
 has_libclang() {
     local pattern
     for pattern in "${LIBCLANG_PATH:-/nowhere}" /usr/lib/llvm-\*/lib /usr/lib/\*-linux-gnu /usr/lib /usr/lib64; do
-        if compgen -G "$pattern/libclang*.so*" >/dev/null; then
+        if compgen -G "$pattern/libclang.so*" >/dev/null || compgen -G "$pattern/libclang-[0-9]*.so*" >/dev/null; then
             return
         fi
     done
