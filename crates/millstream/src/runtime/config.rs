@@ -15,6 +15,8 @@ pub struct StreamsConfig {
     pub commit_interval_backlog: Duration,
     /// How much memory a thread's uncommitted work may take, roughly, before it commits early.
     pub uncommitted_bytes: usize,
+    /// How many rows of final windows a task sends on with one commit, where they are sent on at all.
+    pub final_rows_per_commit: usize,
     /// After how long without a record a source partition counts as idle; none is never.
     pub idle_timeout: Option<Duration>,
 }
@@ -28,6 +30,7 @@ impl StreamsConfig {
             commit_interval: Duration::from_millis(100),
             commit_interval_backlog: Duration::from_secs(1),
             uncommitted_bytes: 64 << 20,
+            final_rows_per_commit: 20_000,
             idle_timeout: Some(Duration::from_secs(60)),
         }
     }

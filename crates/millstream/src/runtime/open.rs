@@ -20,7 +20,7 @@ use crate::task::stateless::StatelessTask;
 use crate::task::stream_task::{CommittedTime, StreamTask};
 use crate::task::{SideOutput, TaskError, TaskState};
 
-/// How long a step of a restore waits for the broker.
+/// How long a step of a restore waits for the broker at most.
 const RESTORE_WAIT: Duration = Duration::from_millis(20);
 
 /// What stands between a task and its next record.
@@ -46,13 +46,13 @@ impl Plan {
 }
 
 impl<B: Broker> StreamThread<B> {
-    /// Brings each task that does not run yet one step nearer to it. Says whether any is on its way.
-    pub(super) fn advance_tasks(&mut self) -> Result<bool, TaskError> {
+    /// Brings each task that does not run yet one step nearer to it. Says whether any has moved.
+    pub(super) fn advance_tasks(&mut self, max_wait: Duration) -> Result<bool, TaskError> {
         let waiting = self.slots.iter().filter(|(_, slot)| !matches!(slot.phase, Phase::Running(_)));
         let inputs: Vec<_> = waiting.map(|(input, _)| input.clone()).collect();
         let mut advanced = false;
         for input in inputs {
-            match self.advance_task(&input) {
+            match self.advance_task(&input, max_wait) {
                 Ok(moved) => advanced |= moved,
                 Err(error) => self.recover(Some(&input), error).map_err(|error| TaskError::Stop(error.to_string()))?,
             }
@@ -60,7 +60,7 @@ impl<B: Broker> StreamThread<B> {
         Ok(advanced)
     }
 
-    fn advance_task(&mut self, input: &TopicPartition) -> Result<bool, TaskError> {
+    fn advance_task(&mut self, input: &TopicPartition, max_wait: Duration) -> Result<bool, TaskError> {
         let Some(slot) = self.slots.get_mut(input) else { return Ok(false) };
         match &mut slot.phase {
             Phase::Running(_) => Ok(false),
@@ -73,7 +73,7 @@ impl<B: Broker> StreamThread<B> {
             }
             Phase::Restoring(restoration, _) => {
                 if !restoration.is_complete() {
-                    restoration.advance(RESTORE_WAIT)?;
+                    restoration.advance(max_wait.min(RESTORE_WAIT))?;
                     let progress = restoration.progress();
                     self.registry.update_task(slot.id, |status| status.restore = Some(progress));
                     self.publish_restoring(input);
@@ -196,6 +196,7 @@ impl<B: Broker> StreamThread<B> {
         tracing::info!(task = %slot.id, records = progress.records, position = %progress.position, "the store is restored");
         let store = restoration.finish();
         let start = self.broker.log_range(input, Isolation::ReadCommitted)?.start;
+        let rows_per_commit = self.config.final_rows_per_commit;
         let task: Box<dyn StreamTask> = match &subtopology.kind {
             Kind::Aggregate { source, kept } => {
                 let is_first = committed.is_none();
@@ -204,7 +205,7 @@ impl<B: Broker> StreamThread<B> {
                     None => AggregatePosition::first(start, self.source_partitions(source)?),
                 };
                 let closing = Closing::from_entries(&position.metadata.entries);
-                let state = aggregate_state(kept, input, store, closing, position.closed_through());
+                let state = aggregate_state(kept, input, rows_per_commit, store, closing, position.closed_through());
                 let windows = kept.spec.windows;
                 let partials = kept.spec.grouping.clone().partials();
                 Box::new(AggregateTask::new(input.clone(), windows, partials, state, position, is_first))
@@ -215,7 +216,7 @@ impl<B: Broker> StreamThread<B> {
                     None => SourcePosition { offset: start, metadata: OffsetMetadata::default() },
                 };
                 let closing = Closing::from_entries(&position.metadata.entries);
-                let state = aggregate_state(kept, input, store, closing, position.closed_through());
+                let state = aggregate_state(kept, input, rows_per_commit, store, closing, position.closed_through());
                 let partials = kept.spec.grouping.clone().partials();
                 let side = SideOutput::new(plan.side_topics(input));
                 Box::new(FusedTask::new(kept.spec.windows, kept.partitions, partials, side, state, position))
@@ -317,6 +318,7 @@ impl<B: Broker> StreamThread<B> {
 fn aggregate_state(
     kept: &Kept,
     input: &TopicPartition,
+    rows_per_commit: usize,
     store: crate::store::window_store::WindowStore,
     closing: Closing,
     closed_through: crate::record::Timestamp,
@@ -325,6 +327,7 @@ fn aggregate_state(
     let output = kept.output.as_ref().map(|(topic, partitions)| Output {
         partition: TopicPartition::new(topic.clone(), input.partition),
         partitions: *partitions,
+        rows_per_commit,
     });
     AggregateState::new(kept.spec.clone(), store, changelog, output, closing, closed_through)
 }

@@ -163,7 +163,7 @@ impl<B: Broker> StreamThread<B> {
     fn try_step(&mut self, max_wait: Duration) -> Result<Stepped, TaskError> {
         self.connect()?;
         self.rebuild_damaged()?;
-        let advanced = self.advance_tasks()?;
+        let advanced = self.advance_tasks(max_wait)?;
         let settled = self.settle()?;
         // With a store that cannot take what has committed nothing new is read.
         let wait = if advanced || !settled { Duration::ZERO } else { max_wait.min(self.until_commit()) };

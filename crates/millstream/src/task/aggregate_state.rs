@@ -15,9 +15,6 @@ use crate::store::window_store::{WindowChange, WindowStore};
 use crate::store::{Space, StateStore, StoreBatch, row};
 use crate::topology::{EmitStrategy, WindowedSpec};
 
-/// How many rows of final windows one commit sends.
-const ROWS_PER_COMMIT: usize = 20_000;
-
 /// Where results go.
 #[derive(Debug, Clone)]
 pub(crate) struct Output {
@@ -25,6 +22,8 @@ pub(crate) struct Output {
     pub(crate) partition: TopicPartition,
     /// How many partitions the topic has.
     pub(crate) partitions: u32,
+    /// How many rows of final windows one commit sends.
+    pub(crate) rows_per_commit: usize,
 }
 
 /// The window store of a running task, with what the transaction being built changes in it.
@@ -110,7 +109,8 @@ impl AggregateState {
     fn stage_final_windows(&mut self, producer: &mut dyn TransactionalProducer) -> Result<(), TaskError> {
         let Some(output) = self.output.as_ref().filter(|_| self.emits_on_close()) else { return Ok(()) };
         let rows = Rows { store: &self.store, grouping: &*self.spec.grouping };
-        self.closing.send(self.closed_through, ROWS_PER_COMMIT, &self.spec.windows, &rows, &output.partition, producer)
+        let limit = output.rows_per_commit;
+        self.closing.send(self.closed_through, limit, &self.spec.windows, &rows, &output.partition, producer)
     }
 
     pub(crate) fn put_entries(&self, entries: &mut BTreeMap<String, i64>) {
