@@ -1,15 +1,10 @@
 //! Commits: one transaction for everything that the thread's tasks have done.
 
-use std::time::Duration;
-
 use super::open::Phase;
 use super::thread::StreamThread;
 use crate::broker::{Broker, BrokerError, CommittedOffset, Consumer, Delivered, ErrorKind, TransactionalProducer};
 use crate::record::TopicPartition;
 use crate::task::TaskError;
-
-/// How often records that nobody needs any more are deleted, as Kafka Streams' `repartition.purge.interval.ms`.
-const PURGE_INTERVAL: Duration = Duration::from_secs(30);
 
 type Offsets = Vec<(TopicPartition, CommittedOffset)>;
 
@@ -85,21 +80,23 @@ impl<B: Broker> StreamThread<B> {
     }
 
     fn committed(&mut self, inputs: &[TopicPartition], delivered: &Delivered) -> Result<(), TaskError> {
+        let mut outcomes = Vec::with_capacity(inputs.len());
         for input in inputs {
             let Some(slot) = self.slots.get_mut(input) else { continue };
             let Phase::Running(task) = &mut slot.phase else { continue };
             let (records, applied) = task.committed(delivered);
             self.trims.extend(task.take_trims());
             self.registry.count(&records);
-            self.settled(input, applied)?;
+            outcomes.push((input, applied));
         }
-        Ok(())
+        // Only now: what a damaged store asks for takes all tasks back to their last commit, and this is it.
+        outcomes.into_iter().try_for_each(|(input, applied)| self.settled(input, applied))
     }
 
     /// Deletes, now and then, what nobody needs any more. That it cannot be done now does no harm.
     pub(super) fn purge(&mut self) {
         let now = self.clock.now();
-        if now.0 - self.last_purge.0 < PURGE_INTERVAL.as_millis() as i64 {
+        if now.0 - self.last_purge.0 < self.config.purge_interval.as_millis() as i64 {
             return;
         }
         self.last_purge = now;
@@ -113,12 +110,16 @@ impl<B: Broker> StreamThread<B> {
     /// Takes every running task back to its last commit.
     pub(super) fn rollback(&mut self) -> Result<(), TaskError> {
         let Some(consumer) = &mut self.consumer else { return Ok(()) };
+        let mut not_rewound = Vec::new();
         for (input, slot) in &mut self.slots {
             if let Phase::Running(task) = &mut slot.phase {
                 let position = task.rollback();
-                consumer.start(input, position)?;
+                if let Err(error) = consumer.start(input, position) {
+                    tracing::warn!(%input, %error, "the position could not be rewound: the task starts again");
+                    not_rewound.push(input.clone());
+                }
             }
         }
-        Ok(())
+        not_rewound.iter().try_for_each(|input| self.reopen(input))
     }
 }

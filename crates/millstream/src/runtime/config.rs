@@ -17,6 +17,8 @@ pub struct StreamsConfig {
     pub uncommitted_bytes: usize,
     /// How many rows of final windows a task sends on with one commit, where they are sent on at all.
     pub final_rows_per_commit: usize,
+    /// How often to delete records that nobody needs any more, as Kafka Streams' `repartition.purge.interval.ms`.
+    pub purge_interval: Duration,
     /// After how long without a record a source partition counts as idle; none is never.
     pub idle_timeout: Option<Duration>,
 }
@@ -31,6 +33,7 @@ impl StreamsConfig {
             commit_interval_backlog: Duration::from_secs(1),
             uncommitted_bytes: 64 << 20,
             final_rows_per_commit: 20_000,
+            purge_interval: Duration::from_secs(30),
             idle_timeout: Some(Duration::from_secs(60)),
         }
     }

@@ -6,7 +6,7 @@
 //! 2. It waits until each has committed that it knows. From then on none closes a window before this partition does.
 //! 3. It takes the largest closed_through that they have reached, commits it, and starts.
 
-use super::open::{Phase, decode_metadata, missing_position};
+use super::open::{Phase, decode_metadata};
 use super::plan::Kind;
 use super::thread::StreamThread;
 use crate::broker::{Broker, TransactionalProducer};
@@ -40,14 +40,14 @@ impl<B: Broker> StreamThread<B> {
         let (position, announced) = (joining.position.clone(), joining.announced);
         let source = input.partition;
         if !announced && aggregates.iter().any(|aggregate| aggregate.sources.have_heard(source)) {
-            let evidence = format!("{} has had watermarks of it", repartition.topic);
-            return Err(missing_position(&self.config.application_id, input, &evidence));
+            return self.missing_position(input, &format!("{} has had watermarks of it", repartition.topic)).map(|()| false);
         }
         if aggregates.iter().all(|aggregate| aggregate.sources.know(source)) {
             let reached = aggregates.iter().map(AggregatePosition::closed_through).max().unwrap_or_default();
             let joined = position.joined(reached);
             self.commit_join(input, repartition, reached, &joined)?;
-            self.start_source(input, joined)?;
+            // It starts from what is committed, as after a restart.
+            self.set_phase(input, Phase::Opening);
             return Ok(true);
         }
         if announced {

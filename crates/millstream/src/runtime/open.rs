@@ -7,7 +7,7 @@ use super::plan::{Kept, Kind, Plan};
 use super::registry::StoreEntry;
 use super::restore::{Restoration, RestoreFrom, gap};
 use super::thread::StreamThread;
-use crate::broker::{Broker, CommittedOffset, Consumer, Isolation};
+use crate::broker::{Broker, BrokerError, CommittedOffset, Consumer, ErrorKind, FetchedBatch, Isolation, LogReader};
 use crate::record::{Offset, TopicPartition};
 use crate::store::{FORMAT, StoreIdentity};
 use crate::task::aggregate::{AggregatePosition, AggregateTask};
@@ -68,12 +68,19 @@ impl<B: Broker> StreamThread<B> {
                 if slot.state != TaskState::Restoring {
                     slot.go(TaskState::Restoring, &self.registry)?;
                 }
-                self.open(input)?;
+                self.open(input, max_wait)?;
                 Ok(true)
             }
             Phase::Restoring(restoration, _) => {
                 if !restoration.is_complete() {
-                    restoration.advance(max_wait.min(RESTORE_WAIT))?;
+                    match restoration.advance(max_wait.min(RESTORE_WAIT)) {
+                        // Somebody else has deleted from the changelog's head meanwhile: look again where it begins.
+                        Err(TaskError::Broker(error)) if error.kind() == ErrorKind::OffsetOutOfRange => {
+                            self.set_phase(input, Phase::Opening);
+                            return Ok(true);
+                        }
+                        advanced => advanced?,
+                    }
                     let progress = restoration.progress();
                     self.registry.update_task(slot.id, |status| status.restore = Some(progress));
                     self.publish_restoring(input);
@@ -87,7 +94,7 @@ impl<B: Broker> StreamThread<B> {
     }
 
     /// Looks up where the task has got to, and begins whatever has to come before its next record.
-    fn open(&mut self, input: &TopicPartition) -> Result<(), TaskError> {
+    fn open(&mut self, input: &TopicPartition, max_wait: Duration) -> Result<(), TaskError> {
         let Some(plan) = self.plan.clone() else { return Ok(()) };
         let Some((_, subtopology)) = plan.task(input) else { return Ok(()) };
         let group = &self.config.application_id;
@@ -116,7 +123,7 @@ impl<B: Broker> StreamThread<B> {
             }
             Kind::Aggregate { kept, .. } | Kind::Fused { kept } => {
                 if committed.is_none() {
-                    self.check_first_start(input, kept, matches!(subtopology.kind, Kind::Aggregate { .. }))?;
+                    self.check_first_start(input, kept, matches!(subtopology.kind, Kind::Aggregate { .. }), max_wait)?;
                 }
                 self.begin_restore(input, kept, committed)
             }
@@ -124,21 +131,60 @@ impl<B: Broker> StreamThread<B> {
     }
 
     /// A task without a position is new only where nothing was ever written for it.
-    fn check_first_start(&self, input: &TopicPartition, kept: &Kept, shuffled: bool) -> Result<(), TaskError> {
+    fn check_first_start(
+        &self,
+        input: &TopicPartition,
+        kept: &Kept,
+        shuffled: bool,
+        max_wait: Duration,
+    ) -> Result<(), TaskError> {
         let changelog = TopicPartition::new(kept.changelog.clone(), input.partition);
         let output = kept.output.as_ref().filter(|(_, partitions)| *partitions == kept.partitions);
         let output = output.map(|(topic, _)| TopicPartition::new(topic.clone(), input.partition));
-        for written in [Some(changelog), shuffled.then(|| input.clone()), output].into_iter().flatten() {
-            let end = self.broker.log_range(&written, Isolation::ReadUncommitted)?.end;
-            if end > Offset::ZERO {
-                return Err(missing_position(
-                    &self.config.application_id,
-                    input,
-                    &format!("{written} has been written up to {end}"),
-                ));
+        for log in [Some(changelog), shuffled.then(|| input.clone()), output].into_iter().flatten() {
+            if self.was_written(&log, max_wait)? {
+                return self.missing_position(input, &format!("{log} holds records"));
             }
         }
         Ok(())
+    }
+
+    /// Whether a log holds or has held a committed record. Offsets alone say nothing: transactions that were given up use them too.
+    fn was_written(&self, log: &TopicPartition, max_wait: Duration) -> Result<bool, TaskError> {
+        let range = self.broker.log_range(log, Isolation::ReadUncommitted)?;
+        if range.start > Offset::ZERO {
+            return Ok(true);
+        }
+        let mut reader = self.broker.reader(log, range.start)?;
+        while reader.position() < range.end {
+            let batch = reader.read(max_wait)?;
+            let mut records = Vec::new();
+            match &batch {
+                Some(batch) => batch.records(&mut records)?,
+                None if reader.position() < range.end => {
+                    return Err(BrokerError::new(ErrorKind::Retry, format!("a transaction is still open in {log}")).into());
+                }
+                None => {}
+            }
+            if !records.is_empty() {
+                return Ok(true);
+            }
+        }
+        Ok(false)
+    }
+
+    /// Refuses to start a task that should have a position and has none, unless it has one by now: then its partition is somebody
+    /// else's, and the next poll will say so.
+    pub(super) fn missing_position(&self, input: &TopicPartition, evidence: &str) -> Result<(), TaskError> {
+        let group = &self.config.application_id;
+        if self.broker.committed(group, std::slice::from_ref(input))?.pop().flatten().is_some() {
+            let message = format!("{input} has been started by somebody else");
+            return Err(BrokerError::new(ErrorKind::Retry, message).into());
+        }
+        Err(TaskError::Stop(format!(
+            "group {group} has no committed offset for {input}, though {evidence}: going on would count records twice or leave some \
+             out; reset the application to start over, or give the group its offsets back"
+        )))
     }
 
     fn begin_restore(
@@ -274,9 +320,10 @@ impl<B: Broker> StreamThread<B> {
         inputs.iter().try_for_each(|input| self.reopen(input))
     }
 
-    fn reopen(&mut self, input: &TopicPartition) -> Result<(), TaskError> {
-        if let Some(consumer) = &mut self.consumer {
-            consumer.pause(input)?;
+    /// Lets a task start again from what is committed.
+    pub(super) fn reopen(&mut self, input: &TopicPartition) -> Result<(), TaskError> {
+        if let Some(Err(error)) = self.consumer.as_mut().map(|consumer| consumer.pause(input)) {
+            tracing::debug!(%input, %error, "what is still fetched meanwhile is not processed");
         }
         self.forget_store(input);
         let Some(slot) = self.slots.get_mut(input) else { return Ok(()) };
@@ -338,12 +385,4 @@ fn source_position(committed: &CommittedOffset) -> Result<SourcePosition, TaskEr
 
 pub(super) fn decode_metadata(committed: &CommittedOffset) -> Result<OffsetMetadata, TaskError> {
     OffsetMetadata::decode(&committed.metadata).map_err(|invalid| TaskError::Stop(invalid.to_string()))
-}
-
-/// The error for a position that should be there and is not.
-pub(super) fn missing_position(group: &str, input: &TopicPartition, evidence: &str) -> TaskError {
-    TaskError::Stop(format!(
-        "group {group} has no committed offset for {input}, though {evidence}: going on would count records twice or leave some out; \
-         reset the application to start over, or give the group its offsets back"
-    ))
 }

@@ -155,7 +155,10 @@ impl<B: Broker> StreamThread<B> {
         }
         self.drop_all_tasks();
         if let Some(mut consumer) = self.consumer.take() {
-            consumer.leave().map_err(StreamsError::new)?;
+            // Where it cannot be told, the group finds out by itself.
+            if let Err(error) = consumer.leave() {
+                tracing::warn!(%error, "the group could not be told that this member leaves");
+            }
         }
         Ok(())
     }
