@@ -1,5 +1,7 @@
 //! Whatever happens to the files of a store: it holds the state of some earlier write, whole, or says that it is damaged.
 
+#![allow(clippy::unwrap_used, reason = "a test fails where it cannot go on")]
+
 use std::collections::BTreeMap;
 use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
@@ -49,12 +51,14 @@ fn write_batch(store: &dyn StateStore, number: u64) {
     store.write(&batch).unwrap();
 }
 
-fn model_at(position: u64) -> BTreeMap<Vec<u8>, Vec<u8>> {
+type Rows = BTreeMap<Vec<u8>, Vec<u8>>;
+
+fn model_at(position: u64) -> Rows {
     let rows = (0..position).flat_map(rows_of);
     rows.map(|(key, value)| (key.to_be_bytes().to_vec(), value.to_be_bytes().to_vec())).collect()
 }
 
-fn read_all(store: &dyn StateStore) -> Result<(u64, BTreeMap<Vec<u8>, Vec<u8>>), StoreError> {
+fn read_all(store: &dyn StateStore) -> Result<(u64, Rows), StoreError> {
     let snapshot = store.snapshot();
     let position = snapshot.get(Space::Meta, b"position")?;
     let position = position.map_or(0, |bytes| u64::from_be_bytes(bytes.try_into().unwrap()));

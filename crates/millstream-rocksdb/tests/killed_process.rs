@@ -1,5 +1,7 @@
 //! A process killed at any moment leaves rows that are exactly those of the position found beside them.
 
+#![allow(clippy::unwrap_used, reason = "a test fails where it cannot go on")]
+
 use std::ops::ControlFlow;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};

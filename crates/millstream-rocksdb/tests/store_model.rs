@@ -1,5 +1,7 @@
 //! A RocksDB store does what the in-memory store does, across flushes and reopening.
 
+#![allow(clippy::unwrap_used, reason = "a test fails where it cannot go on")]
+
 use std::ops::ControlFlow;
 use std::sync::Arc;
 

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use rocksdb::statistics::StatsLevel;
-use rocksdb::{BlockBasedIndexType, BlockBasedOptions, DBCompressionType, LogLevel, Options};
+use rocksdb::{BlockBasedIndexType, BlockBasedOptions, DBCompressionType, DataBlockIndexType, LogLevel, Options};
 
 use super::reserved;
 use crate::memory::MemoryBudget;
@@ -129,6 +129,9 @@ impl RocksDbOptions {
         options.set_compression_type(self.compression.into());
         options.set_bottommost_compression_type(self.bottommost_compression.into());
         options.set_max_background_jobs(self.max_background_jobs.into());
+        // A commit asks for many rows that are not there yet: the first clicks of each ad in a window.
+        options.set_memtable_whole_key_filtering(true);
+        options.set_memtable_prefix_bloom_ratio(0.02);
         // Only one thread writes to a store.
         options.set_allow_concurrent_memtable_write(false);
         options.set_enable_write_thread_adaptive_yield(false);
@@ -149,6 +152,7 @@ impl RocksDbOptions {
             table.set_bloom_filter(self.bloom_bits_per_key, false);
             table.set_whole_key_filtering(true);
         }
+        table.set_data_block_index_type(DataBlockIndexType::BinaryAndHash);
         // In parts, so that a small cache need not hold the whole filter of a file to answer for one key.
         table.set_index_type(BlockBasedIndexType::TwoLevelIndexSearch);
         table.set_partition_filters(true);
