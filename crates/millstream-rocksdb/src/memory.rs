@@ -2,17 +2,19 @@
 
 use rocksdb::{BlockBasedOptions, Cache, Options, WriteBufferManager};
 
-/// What part of the budget is not given to the cache. Table readers, the buffers of flushes and compactions and the state of
-/// iterators live there: RocksDB charges them to nobody.
-const UNCHARGED_SHARE: usize = 8;
+/// What RocksDB charges to nobody: buffers of flushes and compactions, table readers, the state of iterators.
+const UNCHARGED_BYTES: usize = 32 << 20;
+
+/// What part of the budget is left to the allocator, which never fits blocks of many sizes without gaps.
+const ALLOCATOR_SHARE: usize = 8;
 
 /// What part of the budget memtables may take before they are flushed.
 const MEMTABLE_SHARE: usize = 4;
 
 /// One block cache and one write-buffer manager for all stores and the embedded broker of a process.
 ///
-/// - Seven eighths of the budget are the cache's capacity. Blocks of data, index and filters live there, and memtables are
-///   charged to it: as they grow, blocks go.
+/// - The cache gets the budget but for an eighth and 32 MiB (half of it at least): what RocksDB takes without charging it has to
+///   fit in too. Blocks of data, index and filters live in the cache, and memtables are charged to it: as they grow, blocks go.
 /// - Memtables start to be flushed when they reach a quarter of the budget. A store whose writes outrun its flushes
 ///   waits for them once memtables hold half of it.
 /// - The cache is not strict: where everything in it is pinned it takes one block more rather than fail a read. What is pinned is
@@ -27,9 +29,10 @@ pub struct MemoryBudget {
 }
 
 impl MemoryBudget {
-    /// A budget of that many bytes. Less than 16 MiB works, but leaves hardly any room for a cache.
+    /// A budget of that many bytes. Less than 128 MiB works, but the process will take more than that.
     pub fn new(bytes: usize) -> Self {
-        let cache = Cache::new_hyper_clock_cache(bytes - bytes / UNCHARGED_SHARE, 0);
+        let uncharged = (bytes / ALLOCATOR_SHARE + UNCHARGED_BYTES).min(bytes / 2);
+        let cache = Cache::new_hyper_clock_cache(bytes - uncharged, 0);
         // Stalls by the write-buffer manager would hang on a full disk, where no flush can make room.
         let allow_stall = false;
         let write_buffers =

@@ -13,6 +13,10 @@ use millstream::store::{Space, StateStore, StoreBatch, StoreProvider};
 use millstream_rocksdb::memory::MemoryBudget;
 use millstream_rocksdb::state::{RocksDbOptions, RocksStores, StoreStatistics};
 
+/// What the service uses; RocksDB allocates through it too.
+#[global_allocator]
+static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
+
 const PARTITIONS: u32 = 4;
 const ROWS_IN_A_BATCH: u64 = 2_000;
 const VALUE_BYTES: usize = 100;
