@@ -11,7 +11,7 @@ use millstream::store::{Space, StateStore, StoreBatch, StoreError, StoreErrorKin
 use millstream_rocksdb::memory::MemoryBudget;
 use millstream_rocksdb::state::{RocksDbOptions, RocksStores};
 
-const SEEDS: u64 = 300;
+const SEEDS: &str = "MILLSTREAM_DAMAGE_SEEDS";
 const BATCHES: u64 = 60;
 const KEYS: u64 = 3_000;
 
@@ -143,11 +143,12 @@ fn check(dir: &Path) -> Result<u64, StoreError> {
 
 #[test]
 fn random_damage_is_noticed_or_harmless() {
+    let seeds: u64 = std::env::var(SEEDS).map_or(80, |seeds| seeds.parse().expect(SEEDS));
     let pristine = tempfile::tempdir().unwrap();
     build(pristine.path());
     assert_eq!(check(pristine.path()).unwrap(), BATCHES);
     let mut noticed = 0;
-    for seed in 0..SEEDS {
+    for seed in 0..seeds {
         let dir = tempfile::tempdir().unwrap();
         let store_dir = dir.path().join("clicks/0");
         copy(&pristine.path().join("clicks/0"), &store_dir);
@@ -164,8 +165,8 @@ fn random_damage_is_noticed_or_harmless() {
         provider.destroy("clicks", Partition(0)).unwrap_or_else(|e| panic!("seed {seed}: {done}: {e}"));
         assert_eq!(read_all(&*provider.open("clicks", Partition(0)).unwrap()).unwrap().0, 0);
     }
-    eprintln!("{noticed} of {SEEDS} damaged stores were noticed, the others were whole");
-    assert!(noticed > SEEDS / 4);
+    eprintln!("{noticed} of {seeds} damaged stores were noticed, the others were whole");
+    assert!(noticed > seeds / 4);
 }
 
 fn damaged(how: impl Fn(&Path)) -> Result<u64, StoreError> {
