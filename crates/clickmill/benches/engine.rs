@@ -1,8 +1,11 @@
-//! Clicks on one core, from JSON bytes in the clicks topic to committed counts: `cargo bench --workspace --bench engine`.
+//! Clicks on one core, from JSON bytes in the clicks topic to committed counts: `cargo bench --workspace --bench engine [-- PART-OF-NAME]`.
 //!
 //! Each run counts [`CLICKS`] clicks that lie ready in 8 partitions, on one engine thread with the service's own commit policy, until
-//! every count is committed and every final window sent on. As a run is a million clicks, its milliseconds are nanoseconds a click.
+//! every count is committed and every final window sent on. All cases run once before any runs again, so that what disturbs the
+//! machine falls on all of them; medians are printed. Beside the time that passes stands the processor time of the engine thread, and
+//! that of all threads (RocksDB's flushes and compactions run on threads of their own), which others on the machine do not lengthen.
 
+mod processor_time;
 mod rig;
 
 use std::fmt;
@@ -13,27 +16,23 @@ use clickmill::click::{ClickDecoder, ClickFields, TimestampSource};
 use clickmill::config::{Config, Sources};
 use clickmill::generate::{ClickGenerator, EventTimes, Traffic};
 use clickmill::serve::{STORE, ad_clicks};
-use divan::Bencher;
-use divan::counter::ItemsCount;
 use millstream::broker::local::{LogStorage, MemoryLog, Unit};
 use millstream::partitioner::partition_for_key;
 use millstream::query::{CountQueries, Period, ReadOptions};
 use millstream::record::{Partition, Record, Timestamp, TopicPartition};
 use millstream_rocksdb::broker::RocksLog;
+use processor_time::Measured;
 use rig::{Rig, START, SkippingClock};
 
 #[global_allocator]
 static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
 
 const CLICKS: usize = 1_000_000;
+const RUNS: usize = 5;
 const PARTITIONS: u32 = 8;
 /// The clicks of a run span 20 minutes: four windows of five minutes, and a bit of a fifth.
 const STEP_MS: f64 = 1.2;
 const CLICKS_PER_UNIT: usize = 5_000;
-
-fn main() {
-    divan::main();
-}
 
 /// How clicks fall on ads.
 #[derive(Clone, Copy)]
@@ -111,19 +110,16 @@ fn preload<S: LogStorage>(rig: &Rig<S>, config: &Config, clicks: &[Click]) {
     }
 }
 
-fn bench<S: LogStorage>(bencher: Bencher<'_, '_>, ads: Ads, keyed_by_ad: bool, rig: impl Fn(&Config) -> Rig<S>) {
-    let (config, clicks) = (config(keyed_by_ad), ads.clicks());
-    let loaded = || {
-        let rig = rig(&config);
-        preload(&rig, &config, clicks);
-        rig
-    };
-    bencher.counter(ItemsCount::new(CLICKS)).with_inputs(loaded).bench_local_refs(|rig| {
-        rig.run();
-        let ever = Period { from: Timestamp(0), to: Timestamp(i64::MAX) };
-        let windows = rig.counts.totals(ever, ReadOptions::default()).expect("every partition answers").value;
-        assert_eq!(windows.iter().map(|window| window.count).sum::<i64>(), CLICKS as i64);
-    });
+/// Loads a rig, runs it to the end, and checks what it counted.
+fn measure<S: LogStorage>(ads: Ads, keyed_by_ad: bool, rig: impl Fn(&Config) -> Rig<S>) -> Measured {
+    let config = config(keyed_by_ad);
+    let mut rig = rig(&config);
+    preload(&rig, &config, ads.clicks());
+    let measured = Measured::during(|| rig.run());
+    let ever = Period { from: Timestamp(0), to: Timestamp(i64::MAX) };
+    let windows = rig.counts.totals(ever, ReadOptions::default()).expect("every partition answers").value;
+    assert_eq!(windows.iter().map(|window| window.count).sum::<i64>(), CLICKS as i64);
+    measured
 }
 
 fn in_memory(config: &Config) -> Rig<MemoryLog> {
@@ -148,44 +144,43 @@ fn on_disk(config: &Config) -> Rig<RocksLog> {
     Rig::new(config, topology, STORE, broker, stores, clock, Some(dir))
 }
 
-/// Through the repartition topic, as clicks come from anywhere.
-#[divan::bench_group(sample_count = 5, sample_size = 1)]
-mod shuffled {
-    use super::*;
-
-    #[divan::bench(args = ADS)]
-    fn in_memory(bencher: Bencher<'_, '_>, ads: Ads) {
-        bench(bencher, ads, false, super::in_memory);
-    }
-
-    #[divan::bench(args = ADS)]
-    fn memory_broker_rocksdb_stores(bencher: Bencher<'_, '_>, ads: Ads) {
-        bench(bencher, ads, false, on_rocksdb_stores);
-    }
-
-    #[divan::bench(args = ADS)]
-    fn embedded_broker_rocksdb_stores(bencher: Bencher<'_, '_>, ads: Ads) {
-        bench(bencher, ads, false, on_disk);
-    }
+/// A case by name, and what it cost in each run.
+struct Case {
+    name: String,
+    run: Box<dyn Fn() -> Measured>,
+    runs: Vec<Measured>,
 }
 
-/// Without a shuffle: the clicks topic is keyed by ad.
-#[divan::bench_group(sample_count = 5, sample_size = 1)]
-mod keyed_by_ad {
-    use super::*;
-
-    #[divan::bench(args = ADS)]
-    fn in_memory(bencher: Bencher<'_, '_>, ads: Ads) {
-        bench(bencher, ads, true, super::in_memory);
+fn cases() -> Vec<Case> {
+    let mut cases = Vec::new();
+    for keyed_by_ad in [false, true] {
+        let way = if keyed_by_ad { "keyed by ad" } else { "shuffled" };
+        for ads in ADS {
+            let mut add = |on: &str, run: Box<dyn Fn() -> Measured>| {
+                cases.push(Case { name: format!("{way}, {on}, {ads}"), run, runs: Vec::new() });
+            };
+            add("in memory", Box::new(move || measure(ads, keyed_by_ad, in_memory)));
+            add("broker in memory, stores on RocksDB", Box::new(move || measure(ads, keyed_by_ad, on_rocksdb_stores)));
+            add("embedded broker, stores on RocksDB", Box::new(move || measure(ads, keyed_by_ad, on_disk)));
+        }
     }
+    cases
+}
 
-    #[divan::bench(args = ADS)]
-    fn memory_broker_rocksdb_stores(bencher: Bencher<'_, '_>, ads: Ads) {
-        bench(bencher, ads, true, on_rocksdb_stores);
+fn main() {
+    let filter = std::env::args().skip(1).find(|arg| !arg.starts_with("--")).unwrap_or_default();
+    let mut cases = cases();
+    cases.retain(|case| case.name.contains(&filter));
+    for _ in 0..RUNS {
+        for case in &mut cases {
+            case.runs.push((case.run)());
+        }
     }
-
-    #[divan::bench(args = ADS)]
-    fn embedded_broker_rocksdb_stores(bencher: Bencher<'_, '_>, ads: Ads) {
-        bench(bencher, ads, true, on_disk);
+    println!("| case | clicks/s | ns a click | engine thread, ns a click | all threads, ns a click |");
+    println!("|---|---:|---:|---:|---:|");
+    for case in &cases {
+        let [passed, thread, all] = Measured::medians(&case.runs).map(|median| median.as_secs_f64() / CLICKS as f64);
+        let ns = 1e9;
+        println!("| {} | {:.0} | {:.0} | {:.0} | {:.0} |", case.name, 1.0 / passed, passed * ns, thread * ns, all * ns);
     }
 }
