@@ -19,6 +19,7 @@ use tokio::sync::oneshot;
 
 pub use topology::{STORE, ad_clicks};
 
+use crate::click::ClickDecoder;
 use crate::config::Config;
 use crate::http::{self, HttpOptions};
 use crate::metrics::Metrics;
@@ -47,7 +48,8 @@ async fn serve(config: Config) -> anyhow::Result<()> {
     let metrics = Arc::new(Metrics::new(Arc::new(Totals(engine.clone()))));
     let mill = Arc::new(EngineMill::new(engine.clone(), advertise.unwrap_or_else(|| address.to_string())));
     let threads = engine.start(&metrics).context("cannot start the engine's threads")?;
-    let router = http::router(mill.clone(), topology::decoder(&engine.config), metrics, http_options(&engine.config));
+    let router =
+        http::router(mill.clone(), ClickDecoder::from(&engine.config.clicks), metrics, HttpOptions::from(&engine.config.server));
     tracing::info!(%address, data = %engine.config.data.dir.display(), partitions = engine.clicks_partitions, "Clickmill is up");
 
     let (stop_http, http_stopped) = oneshot::channel();
@@ -92,13 +94,4 @@ fn stop_signal() -> anyhow::Result<impl Future<Output = &'static str>> {
             _ = interrupt.recv() => "SIGINT",
         }
     })
-}
-
-fn http_options(config: &Config) -> HttpOptions {
-    HttpOptions {
-        max_body: config.server.max_body,
-        max_concurrent_requests: config.server.max_concurrent_requests,
-        request_timeout: config.server.request_timeout,
-        max_query_period: config.server.max_query_period,
-    }
 }

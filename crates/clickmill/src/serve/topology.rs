@@ -7,8 +7,8 @@ use millstream::serdes::{Bytes, Deserializer, Rejection};
 use millstream::time::TimeWindows;
 use millstream::topology::{Consumed, EmitStrategy, Materialized, StreamsBuilder, Topology};
 
-use crate::click::{Click, ClickDecoder, ClickFields, TimestampSource};
-use crate::config::{self, Config};
+use crate::click::{Click, ClickDecoder};
+use crate::config::Config;
 
 /// The store of the counts. The names of its topics come from it.
 pub const STORE: &str = "ad-clicks-store";
@@ -29,21 +29,6 @@ impl Deserializer for ClickSerde {
     }
 }
 
-/// The decoder that the configuration asks for.
-pub(super) fn decoder(config: &Config) -> ClickDecoder {
-    let clicks = &config.clicks;
-    let fields = ClickFields {
-        ad_id: clicks.ad_id_field.clone(),
-        timestamp: clicks.timestamp_field.clone(),
-        click_id: clicks.click_id_field.clone(),
-    };
-    let source = match clicks.timestamp_source {
-        config::TimestampSource::Field => TimestampSource::Field,
-        config::TimestampSource::Record => TimestampSource::Record,
-    };
-    ClickDecoder::new(fields, source, clicks.max_ahead)
-}
-
 /// Clicks by ad, counted in windows, each final window sent on once.
 ///
 /// # Errors
@@ -51,7 +36,7 @@ pub(super) fn decoder(config: &Config) -> ClickDecoder {
 pub fn ad_clicks(config: &Config) -> anyhow::Result<Topology> {
     let windows = TimeWindows::try_new(config.window.size, config.window.grace)?;
     let builder = StreamsBuilder::with_serdes(Bytes, Bytes);
-    let clicks = Consumed::with(Bytes, ClickSerde(decoder(config)))
+    let clicks = Consumed::with(Bytes, ClickSerde(ClickDecoder::from(&config.clicks)))
         .with_timestamp_extractor(|_: &Record<'_>, click: &Click<'_>| Ok(click.timestamp));
     let mut by_ad = builder.stream_with(config.clicks.topic.as_str(), clicks).group_by(|_, click: &Click<'_>| &*click.ad_id);
     if config.clicks.keyed_by_ad {
