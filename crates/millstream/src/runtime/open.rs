@@ -73,13 +73,11 @@ impl<B: Broker> StreamThread<B> {
             }
             Phase::Restoring(restoration, _) => {
                 if !restoration.is_complete() {
-                    match restoration.advance(max_wait.min(RESTORE_WAIT)) {
-                        // Somebody else has deleted from the changelog's head meanwhile: look again where it begins.
-                        Err(TaskError::Broker(error)) if error.kind() == ErrorKind::OffsetOutOfRange => {
-                            self.set_phase(input, Phase::Opening);
-                            return Ok(true);
-                        }
-                        advanced => advanced?,
+                    if let Err(error) = restoration.advance(max_wait.min(RESTORE_WAIT)) {
+                        // What was read and not applied is to be read again, from where the store and the changelog are now.
+                        self.set_phase(input, Phase::Opening);
+                        let is_cut = |e: &TaskError| matches!(e, TaskError::Broker(e) if e.kind() == ErrorKind::OffsetOutOfRange);
+                        return if is_cut(&error) { Ok(true) } else { Err(error) };
                     }
                     let progress = restoration.progress();
                     self.registry.update_task(slot.id, |status| status.restore = Some(progress));
