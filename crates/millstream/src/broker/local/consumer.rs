@@ -71,8 +71,11 @@ impl<S: LogStorage> LocalConsumer<S> {
     /// The member's next event, without waiting.
     fn event(&mut self, state: &mut State, member: MemberId) -> Option<Polled<LocalBatch>> {
         let mut freed = false;
-        let event = state.group(&self.group).poll(member, &mut freed);
+        let group = state.group(&self.group);
+        let event = group.poll(member, &mut freed);
         if freed {
+            // One that was given up may have been started once more before.
+            self.fetching.retain(|partition, _| group.holds(member, partition));
             self.shared.changed.notify_all();
         }
         match event? {

@@ -1,0 +1,205 @@
+//! Watches what is committed while it is committed: nothing twice, nothing back, nothing after the end.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+
+use millstream::broker::local::MemoryBroker;
+use millstream::broker::{Broker, FetchedBatch, Isolation, LogReader};
+use millstream::record::{Offset, Partition, Record, Timestamp, Topic, TopicPartition};
+use millstream::serdes::WindowedKey;
+use millstream::task::WindowEnd;
+use millstream::task::metadata::OffsetMetadata;
+
+use crate::scenario::{APPLICATION, CLICKS, CLOSED, Scenario};
+use crate::trace::Trace;
+
+/// A (window start, ad), and what was counted for it.
+pub(crate) type Counts = BTreeMap<(Timestamp, String), i64>;
+
+/// What the group has committed for a partition.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(crate) struct Position {
+    pub(crate) offset: Offset,
+    pub(crate) stream_time: Option<Timestamp>,
+    pub(crate) closed_through: Timestamp,
+    pub(crate) emitted_through: Timestamp,
+    pub(crate) emitted_rows: i64,
+    pub(crate) is_joining: bool,
+}
+
+/// A window on one partition of the topic of final windows.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(crate) struct ClosedWindow {
+    pub(crate) rows: BTreeMap<String, i64>,
+    pub(crate) has_ended: bool,
+}
+
+/// All that is committed, as it was read.
+pub(crate) struct Audit {
+    broker: MemoryBroker,
+    scenario: Scenario,
+    trace: Trace,
+    tails: BTreeMap<TopicPartition, Offset>,
+    /// The changelog: by partition, the latest count of each window and ad.
+    pub(crate) counts: BTreeMap<Partition, Counts>,
+    /// Where late and unreadable clicks came from.
+    pub(crate) late: BTreeSet<(Partition, Offset)>,
+    pub(crate) dead: BTreeSet<(Partition, Offset)>,
+    pub(crate) closed: BTreeMap<Partition, BTreeMap<Timestamp, ClosedWindow>>,
+    pub(crate) positions: BTreeMap<TopicPartition, Position>,
+    /// The closed_through with which a source partition began to count.
+    pub(crate) joined_at: BTreeMap<Partition, Timestamp>,
+    /// Up to where a query has called the windows of a partition final.
+    pub(crate) called_final: BTreeMap<Partition, Timestamp>,
+}
+
+impl Audit {
+    pub(crate) fn new(broker: MemoryBroker, scenario: Scenario, trace: Trace) -> Self {
+        Self {
+            broker,
+            scenario,
+            trace,
+            tails: BTreeMap::new(),
+            counts: BTreeMap::new(),
+            late: BTreeSet::new(),
+            dead: BTreeSet::new(),
+            closed: BTreeMap::new(),
+            positions: BTreeMap::new(),
+            joined_at: BTreeMap::new(),
+            called_final: BTreeMap::new(),
+        }
+    }
+
+    /// Looks at everything that was committed since the last look.
+    pub(crate) fn look(&mut self) {
+        let config = self.scenario.config(0);
+        self.read_new(&self.scenario.changelog().into(), Self::see_count);
+        self.read_new(&CLOSED.into(), Self::see_closed);
+        self.read_new(&config.late_topic(), |audit, _, record| {
+            let from = source_of(record);
+            assert!(audit.late.insert(from) && !audit.dead.contains(&from), "click {from:?} is late twice");
+        });
+        self.read_new(&config.dead_letter_topic(), |audit, _, record| {
+            let from = source_of(record);
+            assert!(audit.dead.insert(from) && !audit.late.contains(&from), "click {from:?} is dead-lettered twice");
+        });
+        for topic in self.inputs() {
+            for partition in self.partitions_of(&topic) {
+                self.see_position(TopicPartition::new(topic.clone(), partition));
+            }
+        }
+    }
+
+    pub(crate) fn partitions_of(&self, topic: &str) -> Vec<Partition> {
+        let described = self.broker.describe_topic(topic).unwrap();
+        (0..described.map_or(0, |topic| topic.partitions)).map(Partition).collect()
+    }
+
+    /// How far the store of a partition has closed, as committed.
+    pub(crate) fn closed_through(&self, partition: Partition) -> Timestamp {
+        let input = TopicPartition::new(self.scenario.aggregate_input(), partition);
+        self.positions.get(&input).map_or(Timestamp(0), |position| position.closed_through)
+    }
+
+    /// The topics that tasks read.
+    fn inputs(&self) -> BTreeSet<Topic> {
+        BTreeSet::from([CLICKS.into(), self.scenario.aggregate_input().into()])
+    }
+
+    fn read_new(&mut self, topic: &Topic, mut see: impl FnMut(&mut Self, Partition, &Record<'_>)) {
+        for partition in self.partitions_of(topic) {
+            let log = TopicPartition::new(topic.clone(), partition);
+            let range = self.broker.log_range(&log, Isolation::ReadCommitted).unwrap();
+            let from = self.tails.get(&log).copied().unwrap_or_default().max(range.start);
+            if from >= range.end {
+                continue;
+            }
+            let mut reader = self.broker.reader(&log, from).unwrap();
+            while let Some(batch) = reader.read(Duration::ZERO).unwrap() {
+                let mut records = Vec::new();
+                batch.records(&mut records).unwrap();
+                for record in &records {
+                    self.trace.note(format_args!("{log}@{} {:?} {:?}", record.offset, record.key, record.value));
+                    see(self, partition, record);
+                }
+            }
+            self.tails.insert(log, reader.position());
+        }
+    }
+
+    fn see_count(&mut self, partition: Partition, record: &Record<'_>) {
+        let WindowedKey { key, start } = record.key.and_then(WindowedKey::decode_from_changelog).unwrap();
+        let count = i64::from_be_bytes(record.value.unwrap().try_into().unwrap());
+        let end = self.scenario.windows.end_of(start);
+        let closed_through = self.closed_through(partition);
+        assert!(end > closed_through, "the window from {start} changes after it was closed (through {closed_through})");
+        let called = self.called_final.get(&partition).copied().unwrap_or_default();
+        assert!(end > called, "the window from {start} changes after a query called it final (until {called})");
+        let before = self.counts.entry(partition).or_default().insert((start, text(key)), count);
+        assert!(before.is_none_or(|before| before < count), "the count in the window from {start} falls: {before:?} to {count}");
+    }
+
+    fn see_closed(&mut self, partition: Partition, record: &Record<'_>) {
+        let windows = self.closed.entry(partition).or_default();
+        if let Some(end) = WindowEnd::decode(record) {
+            let window = windows.entry(end.start).or_default();
+            assert!(!window.has_ended, "the window from {} ends twice", end.start);
+            let sum: i64 = window.rows.values().sum();
+            assert_eq!(
+                (end.rows, end.weight),
+                (window.rows.len() as u64, sum),
+                "the end record of the window from {}",
+                end.start
+            );
+            window.has_ended = true;
+            return;
+        }
+        let WindowedKey { key, start } = record.key.and_then(WindowedKey::decode).unwrap();
+        let window = windows.entry(start).or_default();
+        assert!(!window.has_ended, "a row comes after the end of the window from {start}");
+        let count = i64::from_be_bytes(record.value.unwrap().try_into().unwrap());
+        assert_eq!(window.rows.insert(text(key), count), None, "the row of {} in the window from {start} comes twice", text(key));
+    }
+
+    /// Of a position that is part of an open transaction nothing is known for now.
+    fn see_position(&mut self, input: TopicPartition) {
+        let Ok(mut committed) = self.broker.committed(APPLICATION, std::slice::from_ref(&input)) else { return };
+        let Some(committed) = committed.remove(0) else { return };
+        let metadata = OffsetMetadata::decode(&committed.metadata).unwrap();
+        let entry = |name: &str| Timestamp(metadata.entries.get(name).copied().unwrap_or(0));
+        let now = Position {
+            offset: committed.offset,
+            stream_time: metadata.stream_time,
+            closed_through: entry("clickmill.closed_through"),
+            emitted_through: entry("clickmill.emitted_through"),
+            emitted_rows: metadata.entries.get("clickmill.emitted_rows").copied().unwrap_or(0),
+            is_joining: metadata.entries.contains_key("clickmill.joining"),
+        };
+        let known = self.positions.get(&input);
+        if known == Some(&now) {
+            return;
+        }
+        let before = known.cloned().unwrap_or_default();
+        self.trace.note(format_args!("{input} {now:?}"));
+        assert!(
+            before.offset <= now.offset
+                && before.stream_time <= now.stream_time
+                && before.closed_through <= now.closed_through
+                && before.emitted_through <= now.emitted_through,
+            "{input} falls back: from {before:?} to {now:?}"
+        );
+        if !self.scenario.keyed && &*input.topic == CLICKS && !now.is_joining {
+            self.joined_at.entry(input.partition).or_insert(now.closed_through);
+        }
+        self.positions.insert(input, now);
+    }
+}
+
+fn source_of(record: &Record<'_>) -> (Partition, Offset) {
+    let header = |name| std::str::from_utf8(record.headers.get(name).unwrap()).unwrap();
+    (Partition(header("source.partition").parse().unwrap()), Offset(header("source.offset").parse().unwrap()))
+}
+
+pub(crate) fn text(bytes: &[u8]) -> String {
+    String::from_utf8(bytes.to_vec()).unwrap()
+}

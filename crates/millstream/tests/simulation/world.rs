@@ -1,0 +1,260 @@
+//! A run: instances that come and go, clicks that keep coming, and whatever may happen to both.
+
+use std::sync::Arc;
+
+use millstream::broker::local::MemoryBroker;
+use millstream::broker::local::faults::FaultyBroker;
+use millstream::broker::{Broker, TopicSettings};
+use millstream::clock::{Clock, ManualClock};
+use millstream::record::Timestamp;
+use millstream::runtime::Stepped;
+
+use crate::audit::Audit;
+use crate::clicks::Clicks;
+use crate::disk::Disk;
+use crate::faults::CallFaults;
+use crate::instance::{Instance, Step, Surroundings};
+use crate::model::Expected;
+use crate::queries;
+use crate::random::Random;
+use crate::scenario::{CLICKS, Scenario};
+use crate::trace::Trace;
+
+/// After so many rounds without a change nothing more will come.
+const QUIET_ROUNDS: u32 = 12;
+/// A run that has not come to rest by then never will.
+const MOST_ROUNDS: u32 = 3_000;
+
+/// A place for an instance.
+pub(crate) enum Seat {
+    Up(Instance),
+    Down { disk: Disk, until: u64 },
+}
+
+pub(crate) struct World {
+    pub(super) around: Surroundings,
+    pub(super) random: Random,
+    pub(super) trace: Trace,
+    pub(super) tick: u64,
+    pub(super) partitions: u32,
+    pub(super) clicks: Clicks,
+    pub(super) seats: Vec<Seat>,
+    /// Crashed instances whose memberships have not expired.
+    pub(super) graves: Vec<FaultyBroker>,
+    /// Instances that others have replaced and that do not know it, with the tick in which they end.
+    pub(super) ghosts: Vec<(Instance, u64)>,
+    audit: Audit,
+}
+
+/// Runs a seed to its end and checks everything.
+pub(crate) fn run(seed: u64, trace: Trace) {
+    let mut world = World::new(Scenario::new(seed), trace);
+    for _ in 0..world.around.scenario.ticks {
+        world.tick();
+    }
+    world.end_all_faults();
+    world.come_to_rest();
+    world.check_counts();
+    world.leave_one();
+    world.come_to_rest();
+    world.check_counts();
+    world.check_answers();
+}
+
+impl World {
+    fn new(scenario: Scenario, trace: Trace) -> Self {
+        trace.note(format_args!("{scenario:?}"));
+        let mut random = Random::new(scenario.seed);
+        let clock = Arc::new(ManualClock::new(Timestamp(random.pick(&[0, 1_000, 1_700_000_000_000]))));
+        let broker = MemoryBroker::in_memory(clock.clone());
+        broker.create_topic(CLICKS, &TopicSettings::kept_for_ever(scenario.partitions)).unwrap();
+        let faults = CallFaults::new(random.fork(), trace.clone());
+        if scenario.event_one_in.is_none() {
+            faults.end();
+        }
+        let around = Surroundings { scenario: scenario.clone(), broker: broker.clone(), clock, faults: faults.clone() };
+        let down = |_| Seat::Down { disk: Disk::new(faults.clone()), until: 0 };
+        Self {
+            tick: 0,
+            partitions: scenario.partitions,
+            clicks: Clicks::new(random.fork(), scenario.clone()),
+            seats: (0..scenario.instances).map(down).collect(),
+            graves: Vec::new(),
+            ghosts: Vec::new(),
+            audit: Audit::new(broker, scenario, trace.clone()),
+            around,
+            random,
+            trace,
+        }
+    }
+
+    fn tick(&mut self) {
+        self.tick += 1;
+        self.around.clock.advance_ms(self.random.below(2 * self.around.scenario.tick_ms + 1) as i64);
+        let now = self.around.clock.now();
+        self.clicks.send(&self.around.broker, self.tick, now, self.partitions);
+        self.start_what_is_due();
+        if self.around.scenario.event_one_in.is_some_and(|one_in| self.random.one_in(one_in)) {
+            self.cause_event();
+        }
+        self.settle_open();
+        self.audit.look();
+        for _ in 0..self.random.between(1, 4) {
+            let seat = self.random.index(self.seats.len());
+            self.step_any_thread(seat);
+        }
+        self.step_ghosts();
+        self.ask();
+    }
+
+    pub(super) fn start_what_is_due(&mut self) {
+        for number in 0..self.seats.len() {
+            if let Seat::Down { disk, until } = &self.seats[number]
+                && *until <= self.tick
+            {
+                self.trace.note(format_args!("instance {number} starts"));
+                self.seats[number] = Seat::Up(Instance::start(number, disk.clone(), &self.around));
+            }
+        }
+    }
+
+    fn step_any_thread(&mut self, seat: usize) {
+        let Seat::Up(instance) = &mut self.seats[seat] else { return };
+        if instance.stalled_until > self.tick {
+            return;
+        }
+        let thread = self.random.index(instance.threads());
+        self.step(seat, thread);
+    }
+
+    fn step(&mut self, seat: usize, thread: usize) -> Stepped {
+        let Seat::Up(instance) = &mut self.seats[seat] else { return Stepped::Idle };
+        let step = instance.step(thread);
+        self.trace.note(format_args!("{} {}.{seat}.{thread} {step:?}", self.around.clock.now(), self.tick));
+        self.audit.look();
+        match step {
+            Step::Done(stepped) => stepped,
+            Step::Crashed => {
+                self.crash(seat);
+                Stepped::Worked
+            }
+        }
+    }
+
+    /// The process in that seat is gone at once, and will be started again.
+    pub(super) fn crash(&mut self, seat: usize) {
+        let until = self.tick + self.random.below(40);
+        let disk = match &self.seats[seat] {
+            Seat::Up(instance) => instance.disk.clone(),
+            Seat::Down { disk, .. } => disk.clone(),
+        };
+        if let Seat::Up(instance) = std::mem::replace(&mut self.seats[seat], Seat::Down { disk: disk.clone(), until }) {
+            let (disk, grave) = instance.kill();
+            disk.crash(&mut self.random);
+            self.graves.push(grave);
+        }
+        if self.random.one_in(5) {
+            self.trace.event("state deleted", seat);
+            disk.erase();
+        }
+    }
+
+    fn step_ghosts(&mut self) {
+        for (mut ghost, until) in std::mem::take(&mut self.ghosts) {
+            let thread = self.random.index(ghost.threads());
+            let step = ghost.step(thread);
+            self.trace.note(format_args!("ghost {}.{thread} {step:?}", ghost.number));
+            self.audit.look();
+            if step == Step::Crashed || until <= self.tick {
+                self.graves.push(ghost.kill().1);
+            } else {
+                self.ghosts.push((ghost, until));
+            }
+        }
+    }
+
+    fn ask(&mut self) {
+        let seat = self.random.index(self.seats.len());
+        let ad = self.clicks.ad();
+        let is_time = self.random.one_in(3);
+        let Seat::Up(instance) = &self.seats[seat] else { return };
+        if let Some(counts) = instance.counts(&self.around).filter(|_| is_time) {
+            queries::ask(&counts, &ad, &self.around.scenario, &mut self.audit);
+        }
+    }
+
+    /// From here on nothing goes wrong any more, and everything that is down comes up.
+    fn end_all_faults(&mut self) {
+        self.trace.note("the end of all faults");
+        self.around.faults.end();
+        self.around.broker.storage().set_full(false);
+        for (ghost, _) in std::mem::take(&mut self.ghosts) {
+            self.graves.push(ghost.kill().1);
+        }
+        for seat in &mut self.seats {
+            match seat {
+                Seat::Up(instance) => {
+                    instance.stalled_until = 0;
+                    instance.disk.set_full(false);
+                }
+                Seat::Down { disk, until } => {
+                    disk.set_full(false);
+                    *until = 0;
+                }
+            }
+        }
+        self.start_what_is_due();
+        self.graves.drain(..).for_each(|grave| grave.expire_members());
+        for open in self.around.broker.open_transactions() {
+            let commit = self.random.one_in(2);
+            self.around.broker.settle(open, commit).unwrap();
+            self.audit.look();
+        }
+    }
+
+    /// Steps everything until nothing has happened for a while.
+    fn come_to_rest(&mut self) {
+        let scenario = &self.around.scenario;
+        let pause = scenario.commit_interval.max(scenario.idle_timeout.unwrap_or_default() / 3).as_millis() as i64 + 1;
+        let mut quiet = 0;
+        for _ in 0..MOST_ROUNDS {
+            self.around.clock.advance_ms(pause);
+            let before = self.trace_of_positions();
+            let mut idle = true;
+            for seat in 0..self.seats.len() {
+                for thread in 0..self.around.scenario.threads {
+                    idle &= self.step(seat, thread) == Stepped::Idle;
+                }
+            }
+            quiet = if idle && before == self.trace_of_positions() { quiet + 1 } else { 0 };
+            if quiet == QUIET_ROUNDS {
+                return;
+            }
+        }
+        panic!("the instances do not come to rest");
+    }
+
+    fn trace_of_positions(&self) -> String {
+        format!("{:?}", self.audit.positions)
+    }
+
+    fn check_counts(&mut self) {
+        self.audit.look();
+        let scenario = &self.around.scenario;
+        Expected::of(scenario, &self.clicks, &self.audit).check(scenario, &self.clicks, &self.audit);
+    }
+
+    /// Closes all instances but one, which takes everything over.
+    fn leave_one(&mut self) {
+        for seat in self.seats.drain(1..) {
+            if let Seat::Up(instance) = seat {
+                instance.close();
+            }
+        }
+    }
+
+    fn check_answers(&self) {
+        let Seat::Up(instance) = &self.seats[0] else { panic!("nobody is left to ask") };
+        queries::check_all(&instance.counts(&self.around).unwrap(), &self.around.scenario, &self.audit);
+    }
+}
