@@ -1,12 +1,15 @@
 //! The memory that all RocksDB instances of a process share, under one budget.
 
-use rocksdb::{BlockBasedOptions, Cache, Options, WriteBufferManager};
+use rocksdb::{BlockBasedOptions, Cache, LruCacheOptions, Options, WriteBufferManager};
 
 /// What RocksDB charges to nobody: buffers of flushes and compactions, table readers, the state of iterators.
 const UNCHARGED_BYTES: usize = 32 << 20;
 
 /// What part of the budget is left to the allocator, which never fits blocks of many sizes without gaps.
 const ALLOCATOR_SHARE: usize = 8;
+
+/// From this capacity on, the cache has four shards, each with a lock of its own.
+const SHARDED_CAPACITY: usize = 128 << 20;
 
 /// What part of the budget memtables may take before they are flushed.
 const MEMTABLE_SHARE: usize = 4;
@@ -32,7 +35,7 @@ impl MemoryBudget {
     /// A budget of that many bytes. Less than 128 MiB works, but the process will take more than that.
     pub fn new(bytes: usize) -> Self {
         let uncharged = (bytes / ALLOCATOR_SHARE + UNCHARGED_BYTES).min(bytes / 2);
-        let cache = Cache::new_hyper_clock_cache(bytes - uncharged, 0);
+        let cache = lru_cache(bytes - uncharged);
         // Stalls by the write-buffer manager would hang on a full disk, where no flush can make room.
         let allow_stall = false;
         let write_buffers =
@@ -67,6 +70,16 @@ impl MemoryBudget {
             memtable_bytes: self.write_buffers.get_usage(),
         }
     }
+}
+
+/// Not the clock cache, which goes past its capacity where memtables pin most of it. Few shards, so that those pins, a quarter
+/// of a megabyte each, spread evenly.
+fn lru_cache(capacity: usize) -> Cache {
+    let shard_bits = if capacity < SHARDED_CAPACITY { 0 } else { 2 };
+    let mut options = LruCacheOptions::default();
+    options.set_capacity(capacity);
+    options.set_num_shard_bits(shard_bits);
+    Cache::new_lru_cache_opts(&options)
 }
 
 impl std::fmt::Debug for MemoryBudget {
