@@ -12,12 +12,15 @@ use crate::task::{RecordCounters, TaskId, TaskState};
 #[derive(Clone, Default)]
 pub struct Registry {
     inner: Arc<Mutex<Inner>>,
+    /// The number of the thread that makes things known through this one. A thread that has lost a task without knowing it yet
+    /// must not take away what its successor has put.
+    thread: usize,
 }
 
 #[derive(Default)]
 struct Inner {
-    tasks: BTreeMap<TaskId, TaskStatus>,
-    stores: BTreeMap<(Arc<str>, Partition), StoreEntry>,
+    tasks: BTreeMap<TaskId, (usize, TaskStatus)>,
+    stores: BTreeMap<(Arc<str>, Partition), (usize, StoreEntry)>,
     records: RecordCounters,
     damaged: BTreeSet<(Arc<str>, Partition)>,
 }
@@ -71,7 +74,7 @@ impl Registry {
 
     /// All tasks of this instance, by id.
     pub fn tasks(&self) -> Vec<TaskStatus> {
-        self.lock().tasks.values().cloned().collect()
+        self.lock().tasks.values().map(|(_, status)| status.clone()).collect()
     }
 
     /// What became of all records that this instance has committed since it started.
@@ -82,7 +85,12 @@ impl Registry {
     /// Whether there are tasks, and all of them run.
     pub fn is_running(&self) -> bool {
         let inner = self.lock();
-        !inner.tasks.is_empty() && inner.tasks.values().all(|task| task.state == TaskState::Running)
+        !inner.tasks.is_empty() && inner.tasks.values().all(|(_, task)| task.state == TaskState::Running)
+    }
+
+    /// The same registry, for the thread of that number.
+    pub(crate) fn of_thread(&self, thread: usize) -> Self {
+        Self { inner: self.inner.clone(), thread }
     }
 
     pub(crate) fn count(&self, records: &RecordCounters) {
@@ -90,21 +98,24 @@ impl Registry {
     }
 
     pub(crate) fn put_task(&self, status: TaskStatus) {
-        self.lock().tasks.insert(status.id, status);
+        self.lock().tasks.insert(status.id, (self.thread, status));
     }
 
     pub(crate) fn update_task(&self, id: TaskId, update: impl FnOnce(&mut TaskStatus)) {
-        if let Some(status) = self.lock().tasks.get_mut(&id) {
+        if let Some((_, status)) = self.lock().tasks.get_mut(&id).filter(|(thread, _)| *thread == self.thread) {
             update(status);
         }
     }
 
     pub(crate) fn remove_task(&self, id: TaskId) {
-        self.lock().tasks.remove(&id);
+        let mut inner = self.lock();
+        if inner.tasks.get(&id).is_some_and(|(thread, _)| *thread == self.thread) {
+            inner.tasks.remove(&id);
+        }
     }
 
     pub(crate) fn put_store(&self, store: &Arc<str>, partition: Partition, entry: StoreEntry) {
-        self.lock().stores.insert((store.clone(), partition), entry);
+        self.lock().stores.insert((store.clone(), partition), (self.thread, entry));
     }
 
     /// A query found the store damaged: its thread is to rebuild it. Nobody is answered from it until then.
@@ -119,11 +130,14 @@ impl Registry {
     }
 
     pub(crate) fn remove_store(&self, store: &Arc<str>, partition: Partition) {
-        self.lock().stores.remove(&(store.clone(), partition));
+        let (mut inner, key) = (self.lock(), (store.clone(), partition));
+        if inner.stores.get(&key).is_some_and(|(thread, _)| *thread == self.thread) {
+            inner.stores.remove(&key);
+        }
     }
 
     pub(crate) fn store(&self, store: &Arc<str>, partition: Partition) -> Option<StoreEntry> {
-        self.lock().stores.get(&(store.clone(), partition)).cloned()
+        self.lock().stores.get(&(store.clone(), partition)).map(|(_, entry)| entry.clone())
     }
 
     fn lock(&self) -> MutexGuard<'_, Inner> {

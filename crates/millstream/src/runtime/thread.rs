@@ -106,6 +106,7 @@ impl<B: Broker> StreamThread<B> {
     /// The thread of that number within its instance. Nothing happens before the first step.
     pub fn new(number: usize, parts: Parts<B>) -> Self {
         let Parts { broker, topology, config, provider, clock, registry, observer } = parts;
+        let registry = registry.of_thread(number);
         let (transactional_id, now) = (config.transactional_id(number), clock.now());
         Self {
             broker,

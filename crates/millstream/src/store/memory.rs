@@ -2,9 +2,9 @@
 
 use std::collections::{BTreeMap, HashMap};
 use std::ops::Bound;
-use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard};
+use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, Weak};
 
-use super::{Space, StateStore, StoreBatch, StoreChange, StoreError, StoreProvider, StoreSnapshot, VisitEntry};
+use super::{Space, StateStore, StoreBatch, StoreChange, StoreError, StoreErrorKind, StoreProvider, StoreSnapshot, VisitEntry};
 use crate::record::Partition;
 
 type Entries = BTreeMap<Vec<u8>, Vec<u8>>;
@@ -111,7 +111,23 @@ impl StoreSnapshot for MemorySnapshot<'_> {
 /// Opens [`MemoryStore`]s and keeps their content, as a disk would, while the tasks that use them come and go.
 #[derive(Debug, Default, Clone)]
 pub struct MemoryStores {
-    stores: Arc<RwLock<HashMap<(String, Partition), MemoryStore>>>,
+    stores: Arc<RwLock<HashMap<(String, Partition), Kept>>>,
+}
+
+/// A store and, while it is open, the one that has it.
+#[derive(Debug, Default)]
+struct Kept {
+    store: MemoryStore,
+    opened: Weak<MemoryStore>,
+}
+
+impl Kept {
+    fn check_closed(&self, name: &str, partition: Partition) -> Result<(), StoreError> {
+        if self.opened.strong_count() == 0 {
+            return Ok(());
+        }
+        Err(StoreError::new(StoreErrorKind::Retry, format!("store {name} is still open for partition {partition}")))
+    }
 }
 
 impl MemoryStores {
@@ -124,11 +140,19 @@ impl MemoryStores {
 impl StoreProvider for MemoryStores {
     fn open(&self, store: &str, partition: Partition) -> Result<Arc<dyn StateStore>, StoreError> {
         let mut stores = self.stores.write().unwrap_or_else(PoisonError::into_inner);
-        Ok(Arc::new(stores.entry((store.to_owned(), partition)).or_default().clone()))
+        let kept = stores.entry((store.to_owned(), partition)).or_default();
+        kept.check_closed(store, partition)?;
+        let opened = Arc::new(kept.store.clone());
+        kept.opened = Arc::downgrade(&opened);
+        Ok(opened)
     }
 
     fn destroy(&self, store: &str, partition: Partition) -> Result<(), StoreError> {
-        self.stores.write().unwrap_or_else(PoisonError::into_inner).remove(&(store.to_owned(), partition));
+        let (mut stores, name) = (self.stores.write().unwrap_or_else(PoisonError::into_inner), (store.to_owned(), partition));
+        if let Some(kept) = stores.get(&name) {
+            kept.check_closed(store, partition)?;
+            stores.remove(&name);
+        }
         Ok(())
     }
 }

@@ -148,10 +148,14 @@ pub trait StoreProvider: Send + Sync + 'static {
     /// Opens the store of that name for that partition, empty where there is none yet.
     ///
     /// # Errors
-    /// [`StoreErrorKind::Corrupt`] where what lies there cannot be read.
+    /// [`StoreErrorKind::Corrupt`] where what lies there cannot be read. [`StoreErrorKind::Retry`] while somebody still has it open:
+    /// a thread that has lost its task to another and does not know it yet, or a query.
     fn open(&self, store: &str, partition: Partition) -> Result<Arc<dyn StateStore>, StoreError>;
 
-    /// Removes the store of that name for that partition with all it holds. It must not be open.
+    /// Removes the store of that name for that partition with all it holds.
+    ///
+    /// # Errors
+    /// [`StoreErrorKind::Retry`] while somebody still has it open.
     fn destroy(&self, store: &str, partition: Partition) -> Result<(), StoreError>;
 }
 

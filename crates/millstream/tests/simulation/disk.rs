@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
 use millstream::record::Partition;
 use millstream::store::memory::MemoryStore;
@@ -32,6 +32,8 @@ struct Files {
     durable: MemoryStore,
     unflushed: Vec<StoreBatch>,
     live: MemoryStore,
+    /// Whoever has the store open holds the other end.
+    opened: Weak<()>,
 }
 
 impl Disk {
@@ -49,9 +51,10 @@ impl Disk {
         for files in lock(&self.files).values() {
             let mut files = lock(files);
             let kept = random.index(files.unflushed.len() + 1);
-            let Files { durable, unflushed, live } = &mut *files;
+            let Files { durable, unflushed, live, opened } = &mut *files;
             unflushed.drain(..).take(kept).for_each(|batch| durable.write(&batch).expect("memory takes every write"));
             *live = copy_of(durable);
+            *opened = Weak::new();
         }
     }
 
@@ -65,19 +68,39 @@ impl StoreProvider for Disk {
     fn open(&self, store: &str, partition: Partition) -> Result<Arc<dyn StateStore>, StoreError> {
         self.faults.at_store(StoreCall::Open)?;
         let files = lock(&self.files).entry((store.to_owned(), partition)).or_default().clone();
-        let live = lock(&files).live.clone();
-        Ok(Arc::new(DiskStore { live, files, is_full: self.is_full.clone(), faults: self.faults.clone() }))
+        let (live, handle) = {
+            let mut files = lock(&files);
+            files.check_closed()?;
+            let handle = Arc::new(());
+            files.opened = Arc::downgrade(&handle);
+            (files.live.clone(), handle)
+        };
+        Ok(Arc::new(DiskStore { live, files, _handle: handle, is_full: self.is_full.clone(), faults: self.faults.clone() }))
     }
 
     fn destroy(&self, store: &str, partition: Partition) -> Result<(), StoreError> {
         self.faults.at_store(StoreCall::Destroy)?;
-        lock(&self.files).remove(&(store.to_owned(), partition));
+        let (mut files, name) = (lock(&self.files), (store.to_owned(), partition));
+        if let Some(found) = files.get(&name) {
+            lock(found).check_closed()?;
+            files.remove(&name);
+        }
         Ok(())
+    }
+}
+
+impl Files {
+    fn check_closed(&self) -> Result<(), StoreError> {
+        match self.opened.strong_count() {
+            0 => Ok(()),
+            _ => Err(StoreError::new(StoreErrorKind::Retry, "the store is still open")),
+        }
     }
 }
 
 struct DiskStore {
     live: MemoryStore,
+    _handle: Arc<()>,
     files: SharedFiles,
     is_full: Arc<AtomicBool>,
     faults: Arc<CallFaults>,
