@@ -204,6 +204,7 @@ impl<B: Broker> StreamThread<B> {
                 format: FORMAT,
                 cluster_id: self.broker.cluster_id()?,
                 changelog_id: kept.changelog_id.clone(),
+                partition: input.partition.0,
                 application_id: self.config.application_id.clone(),
                 window_size_ms: kept.spec.windows.size_ms(),
                 keyed: kept.spec.keyed,

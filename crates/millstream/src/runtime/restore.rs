@@ -164,7 +164,7 @@ fn rebuild_reason(
     let Some(found) = store.identity() else {
         return Ok(store.position().map(|_| "it does not say what it belongs to".to_owned()));
     };
-    let belongs = |to: &StoreIdentity| (to.format, to.cluster_id.clone(), to.changelog_id.clone(), to.application_id.clone());
+    let belongs = |to: &StoreIdentity| StoreIdentity { window_size_ms: 0, keyed: false, ..to.clone() };
     if belongs(found) != belongs(expected) {
         return Ok(Some(format!("it belongs to {found:?}, not to {expected:?}")));
     }

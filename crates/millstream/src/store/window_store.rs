@@ -30,6 +30,8 @@ pub struct StoreIdentity {
     pub cluster_id: String,
     /// The topic id of the changelog.
     pub changelog_id: String,
+    /// The partition: each holds other keys.
+    pub partition: u32,
     /// The application id.
     pub application_id: String,
     /// The window size counted with, in milliseconds.
