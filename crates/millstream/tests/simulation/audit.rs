@@ -13,6 +13,13 @@ use millstream::task::metadata::OffsetMetadata;
 use crate::scenario::{APPLICATION, CLICKS, CLOSED, Scenario};
 use crate::trace::Trace;
 
+/// What the engine must come to do in some of the seeds, or they prove nothing about it.
+pub(crate) const MILESTONES: [&str; 4] = [JOINED_LATE, FELL_IDLE, CLOSED_IN_PIECES, LOG_CUT];
+const JOINED_LATE: &str = "partition begins at what others have closed";
+const FELL_IDLE: &str = "partition is idle";
+const CLOSED_IN_PIECES: &str = "window is sent on in pieces";
+const LOG_CUT: &str = "log is cut at its head";
+
 /// A (window start, ad), and what was counted for it.
 pub(crate) type Counts = BTreeMap<(Timestamp, String), i64>;
 
@@ -40,6 +47,8 @@ pub(crate) struct Audit {
     scenario: Scenario,
     trace: Trace,
     tails: BTreeMap<TopicPartition, Offset>,
+    /// Logs that were seen to begin later than at 0.
+    cut: BTreeSet<TopicPartition>,
     /// The changelog: by partition, the latest count of each window and ad.
     pub(crate) counts: BTreeMap<Partition, Counts>,
     /// Where late and unreadable clicks came from.
@@ -60,6 +69,7 @@ impl Audit {
             scenario,
             trace,
             tails: BTreeMap::new(),
+            cut: BTreeSet::new(),
             counts: BTreeMap::new(),
             late: BTreeSet::new(),
             dead: BTreeSet::new(),
@@ -110,6 +120,9 @@ impl Audit {
         for partition in self.partitions_of(topic) {
             let log = TopicPartition::new(topic.clone(), partition);
             let range = self.broker.log_range(&log, Isolation::ReadCommitted).unwrap();
+            if range.start > Offset::ZERO && self.cut.insert(log.clone()) {
+                self.trace.event(LOG_CUT, &log);
+            }
             let from = self.tails.get(&log).copied().unwrap_or_default().max(range.start);
             if from >= range.end {
                 continue;
@@ -189,7 +202,16 @@ impl Audit {
             "{input} falls back: from {before:?} to {now:?}"
         );
         if !self.scenario.keyed && &*input.topic == CLICKS && !now.is_joining {
+            if !self.joined_at.contains_key(&input.partition) && now.closed_through > Timestamp(0) {
+                self.trace.event(JOINED_LATE, &input);
+            }
             self.joined_at.entry(input.partition).or_insert(now.closed_through);
+        }
+        if metadata.entries.contains_key("clickmill.idle") {
+            self.trace.event(FELL_IDLE, &input);
+        }
+        if now.emitted_rows > 0 {
+            self.trace.event(CLOSED_IN_PIECES, &input);
         }
         self.positions.insert(input, now);
     }

@@ -65,13 +65,14 @@ fn every_seed_ends_with_the_counts_of_the_model() {
     }
 }
 
-/// Everything that can go wrong.
+/// Everything that can go wrong, and what the engine is to go through.
 fn all_kinds() -> Vec<String> {
     let others = ["state deleted", events::OPEN_COMMITS, events::OPEN_ABORTS];
     let events = events::EVENTS.iter().map(|(name, ..)| (*name).to_owned()).chain(others.map(str::to_owned));
     let on_broker = faults::BROKER_FAULTS.iter().map(|(call, fault, _)| faults::broker_fault(*call, *fault));
     let on_store = faults::STORE_FAULTS.iter().map(|(call, kind, _)| faults::store_fault(*call, *kind));
-    events.chain(on_broker).chain(on_store).collect()
+    let reached = audit::MILESTONES.iter().map(|name| (*name).to_owned());
+    events.chain(reached).chain(on_broker).chain(on_store).collect()
 }
 
 #[test]
