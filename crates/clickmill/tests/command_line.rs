@@ -32,6 +32,11 @@ fn wrong_usage_and_configuration_end_with_2_and_one_line() {
     assert!(refused(&["generate", "--out", "/dev/null"], &[], 2).starts_with("--out needs --count"));
     assert!(refused(&["generate", "--start", "now", "--count", "1"], &[], 2).starts_with("--start needs --span or --rate"));
     assert!(refused(&["generate", "--start", "soon", "--rate", "1"], &[], 2).starts_with("--start soon: accepted is RFC 3339"));
+    assert_eq!(refused(&["ad", ""], &[], 2), "a value is required for '<ID>' but none was supplied; see --help");
+    assert_eq!(
+        refused(&["top", "--limit", "x"], &[], 2),
+        "invalid value 'x' for '--limit <N>': invalid digit found in string; see --help"
+    );
     assert!(refused(&["top", "--url", "https://x"], &[], 2).contains("accepted is http://HOST:PORT"));
     for command in ["serve", "config"] {
         let reason = refused(&[command], &[("CLICKMILL_WINDOW__SIZE", "0s")], 2);
@@ -42,8 +47,21 @@ fn wrong_usage_and_configuration_end_with_2_and_one_line() {
 }
 
 #[test]
+fn what_cannot_be_loaded_is_refused_before_anything_is() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let (file, pipe) = (dir.path().join("clicks.ndjson"), dir.path().join("pipe"));
+    std::fs::write(&file, "{}\n").expect("written");
+    assert!(Command::new("mkfifo").arg(&pipe).status().expect("mkfifo runs").success());
+    let file = file.to_str().expect("UTF-8");
+    // Port 1 is not one that a service listens on: a load that began would end with 1.
+    let reason = |path: &str| refused(&["load", file, path, "--url", "http://127.0.0.1:1", "--retry-for", "0s"], &[], 2);
+    assert!(reason("/nowhere.ndjson").starts_with("cannot read /nowhere.ndjson: "));
+    assert!(reason(dir.path().to_str().expect("UTF-8")).ends_with(" is a directory: name the files in it"));
+    assert!(reason(pipe.to_str().expect("UTF-8")).contains(" is not a regular file, "));
+}
+
+#[test]
 fn what_fails_later_ends_with_1() {
-    assert!(refused(&["load", "/nowhere.ndjson"], &[], 1).starts_with("cannot read /nowhere.ndjson: "));
     // Port 1 is not one that a service listens on.
     for command in [["top"].as_slice(), &["ad", "ad-1"], &["status"]] {
         let reason = refused(command, &[("CLICKMILL_URL", "http://127.0.0.1:1")], 1);

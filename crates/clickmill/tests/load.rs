@@ -12,7 +12,7 @@ use axum::body::Bytes;
 use axum::extract::State;
 use axum::http::{HeaderMap, StatusCode};
 use axum::response::{IntoResponse, Response};
-use axum::routing::post;
+use axum::routing::{get, post};
 use serde_json::{Value, json};
 
 /// The lines that the service took in, and its first answer to every key.
@@ -41,7 +41,8 @@ impl Service {
     fn start_on(listener: TcpListener, intake: Intake) -> Self {
         let (address, intake) = (listener.local_addr().expect("bound"), Arc::new(Mutex::new(intake)));
         listener.set_nonblocking(true).expect("set");
-        let router = Router::new().route("/v1/clicks", post(take_clicks)).with_state(intake.clone());
+        let router =
+            Router::new().route("/v1/clicks", post(take_clicks)).route("/v1/ads/top", get(refuse)).with_state(intake.clone());
         std::thread::spawn(move || {
             let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
             runtime.block_on(async {
@@ -59,6 +60,10 @@ impl Service {
     fn lines(&self) -> Vec<String> {
         self.intake.lock().expect("lock").lines.clone()
     }
+}
+
+async fn refuse() -> Response {
+    (StatusCode::BAD_REQUEST, axum::Json(json!({"title": "A parameter cannot be taken", "detail": "from: no"}))).into_response()
 }
 
 async fn take_clicks(State(intake): State<Shared>, headers: HeaderMap, body: Bytes) -> Response {
@@ -198,6 +203,14 @@ fn a_load_waits_for_a_service_that_is_away() {
     let service = Service::start_on(again, Intake::default());
     assert!(load.wait_with_output().expect("ended").status.success());
     assert_eq!(service.lines(), good);
+}
+
+#[test]
+fn a_question_that_the_service_does_not_take_is_wrong_usage() {
+    let service = Service::start(Intake::default());
+    let output = clickmill(&["top", "--from", "xx", "--url", &service.url()]);
+    assert_eq!(output.status.code(), Some(2));
+    assert!(text(&output.stderr).ends_with("/v1/ads/top answered 400: A parameter cannot be taken: from: no\n"));
 }
 
 #[test]

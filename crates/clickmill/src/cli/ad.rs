@@ -3,6 +3,7 @@
 use std::io::{self, Write};
 
 use clap::Args;
+use clap::builder::NonEmptyStringValueParser;
 
 use crate::client::{AdAnswer, path_segment};
 
@@ -19,7 +20,7 @@ Examples:
   clickmill ad ad-7 --from 2026-01-01T00:00:00Z --to 2026-01-01T06:00:00Z")]
 pub(super) struct AdArgs {
     /// The ad's id
-    #[arg(value_name = "ID")]
+    #[arg(value_name = "ID", value_parser = NonEmptyStringValueParser::new())]
     id: String,
     #[command(flatten)]
     period: PeriodArgs,

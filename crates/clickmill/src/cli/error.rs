@@ -29,7 +29,7 @@ impl CommandError {
     pub(super) fn is_usage(&self) -> bool {
         match self {
             CommandError::Usage(_) | CommandError::Config(_) => true,
-            CommandError::Client(error) => matches!(error, ClientError::Url { .. }),
+            CommandError::Client(error) => matches!(error, ClientError::Url { .. } | ClientError::WrongQuestion { .. }),
             _ => false,
         }
     }

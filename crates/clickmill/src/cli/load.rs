@@ -51,6 +51,7 @@ pub(super) struct LoadArgs {
 
 pub(super) fn run(args: &LoadArgs) -> Result<(), CommandError> {
     let client = args.server.client()?;
+    args.files.iter().try_for_each(|path| check(path))?;
     for path in &args.files {
         let mut load = Load::of(path, args, &client)?;
         let outcome = load.send_all();
@@ -59,6 +60,21 @@ pub(super) fn run(args: &LoadArgs) -> Result<(), CommandError> {
         load.summary.print(path)?;
     }
     Ok(())
+}
+
+/// Refuses what cannot be loaded, before anything is. A load reads a file twice, which a pipe does not let it.
+fn check(path: &Path) -> Result<(), CommandError> {
+    let name = path.display();
+    let unreadable = |error: io::Error| CommandError::Usage(format!("cannot read {name}: {error}"));
+    let found = path.metadata().map_err(unreadable)?;
+    if found.is_dir() {
+        return Err(CommandError::Usage(format!("{name} is a directory: name the files in it")));
+    }
+    if !found.is_file() {
+        let reason = "is not a regular file, and a load reads a file twice: write what comes through a pipe to a file first";
+        return Err(CommandError::Usage(format!("{name} {reason}")));
+    }
+    File::open(path).map(drop).map_err(unreadable)
 }
 
 /// One file on its way.

@@ -21,7 +21,7 @@ use clap::{Parser, Subcommand};
 
 use error::CommandError;
 
-/// Nothing was started: wrong usage or configuration.
+/// Wrong usage or configuration: nothing was started, or the service says that it was asked in a wrong way.
 const EXIT_USAGE: u8 = 2;
 
 /// Counts ad clicks as they happen, exactly once, and answers over HTTP how many there were.
@@ -56,7 +56,7 @@ enum Command {
 }
 
 /// Runs the command that the arguments name, the first of which is the program, and says how it ended: 0 done, 2 wrong usage
-/// or configuration (nothing started), 1 anything else, with the reason on standard error in one line.
+/// or configuration (nothing was done), 1 anything else, with the reason on standard error in one line.
 pub fn main(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
     let cli = match Cli::try_parse_from(arguments) {
         Ok(cli) => cli,
@@ -96,7 +96,8 @@ fn usage(error: &clap::Error) -> ExitCode {
         return ExitCode::from(EXIT_USAGE);
     }
     let text = error.to_string();
-    let reason = text.split("\n\nUsage:").next().unwrap_or(&text).trim_start_matches("error: ");
+    let end = ["\n\nUsage:", "\n\nFor more information"].iter().filter_map(|rest| text.find(rest)).min();
+    let reason = text[..end.unwrap_or(text.len())].trim_start_matches("error: ");
     let reason: Vec<_> = reason.lines().map(str::trim).filter(|line| !line.is_empty()).collect();
     complain(&format!("{}; see --help", reason.join(" ")));
     ExitCode::from(EXIT_USAGE)

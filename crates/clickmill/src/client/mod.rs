@@ -60,6 +60,14 @@ pub enum ClientError {
         /// When to try again, where the service says so.
         retry_after: Option<Duration>,
     },
+    /// The service does not take the question as it was asked.
+    #[error("{url} answered 400: {problem}")]
+    WrongQuestion {
+        /// The request's URL.
+        url: String,
+        /// The problem's title and detail.
+        problem: String,
+    },
     /// What answered is not Clickmill, or not this version of it.
     #[error("{url} did not answer as Clickmill does: {reason}")]
     Unexpected {
@@ -76,7 +84,7 @@ impl ClientError {
         match self {
             ClientError::NoAnswer { .. } => true,
             ClientError::Refused { status, .. } => matches!(status, 408 | 429 | 500 | 502 | 503 | 504),
-            ClientError::Url { .. } | ClientError::Unexpected { .. } => false,
+            ClientError::Url { .. } | ClientError::WrongQuestion { .. } | ClientError::Unexpected { .. } => false,
         }
     }
 }
@@ -112,7 +120,11 @@ impl Client {
         let pairs = parameters.iter().map(|(name, value)| (*name, value.as_str()));
         let answer = self.agent.get(&url).query_pairs(pairs).call();
         let answer = Received::of(&url, answer)?;
-        if (200..300).contains(&answer.status) { Ok(answer.text) } else { Err(answer.into_refusal(url)) }
+        match answer.status {
+            200..300 => Ok(answer.text),
+            400 => Err(ClientError::WrongQuestion { problem: answers::problem_in_one_line(&answer.text), url }),
+            _ => Err(answer.into_refusal(url)),
+        }
     }
 
     /// A successful answer's JSON as `T`.
