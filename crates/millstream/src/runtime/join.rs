@@ -6,7 +6,7 @@
 //! 2. It waits until each has committed that it knows. From then on none closes a window before this partition does.
 //! 3. It takes the largest closed_through that they have reached, commits it, and starts.
 
-use super::open::{Phase, decode_metadata};
+use super::open::{Phase, counted_with, decode_metadata};
 use super::plan::Kind;
 use super::thread::StreamThread;
 use crate::broker::{Broker, TransactionalProducer};
@@ -14,6 +14,7 @@ use crate::record::{Offset, Partition, Timestamp, TopicPartition};
 use crate::task::TaskError;
 use crate::task::aggregate::AggregatePosition;
 use crate::task::source::{Repartition, SourcePosition};
+use crate::topology::WindowedSpec;
 
 /// A source partition that is not counted yet.
 pub(super) struct Joining {
@@ -23,9 +24,13 @@ pub(super) struct Joining {
 
 impl Joining {
     /// A partition that has announced itself and committed `position`, or has not and begins at `start`.
-    pub(super) fn new(position: Option<SourcePosition>, start: Offset) -> Self {
+    pub(super) fn new(position: Option<SourcePosition>, start: Offset, spec: &WindowedSpec) -> Self {
         let announced = position.is_some();
-        Self { position: position.unwrap_or_else(|| SourcePosition::joining(start)), announced }
+        let first = || {
+            let joining = SourcePosition::joining(start);
+            SourcePosition { metadata: counted_with(joining.metadata, spec), ..joining }
+        };
+        Self { position: position.unwrap_or_else(first), announced }
     }
 }
 

@@ -19,6 +19,7 @@ use crate::task::source::{SourcePosition, SourceTask};
 use crate::task::stateless::StatelessTask;
 use crate::task::stream_task::{CommittedTime, StreamTask};
 use crate::task::{SideOutput, TaskError, TaskState};
+use crate::topology::WindowedSpec;
 
 /// How long a step of a restore waits for the broker at most.
 const RESTORE_WAIT: Duration = Duration::from_millis(20);
@@ -102,12 +103,12 @@ impl<B: Broker> StreamThread<B> {
             return Err(gap(input, committed.offset, log.start).into());
         }
         match &subtopology.kind {
-            Kind::Source { .. } => {
-                let position = committed.map(|committed| source_position(&committed)).transpose()?;
+            Kind::Source { spec, .. } => {
+                let position = committed.map(|committed| source_position(&committed, spec)).transpose()?;
                 match position {
                     Some(position) if !position.is_joining() => self.start_source(input, position),
                     position => {
-                        self.set_phase(input, Phase::Joining(Joining::new(position, log.start)));
+                        self.set_phase(input, Phase::Joining(Joining::new(position, log.start, spec)));
                         Ok(())
                     }
                 }
@@ -245,10 +246,11 @@ impl<B: Broker> StreamThread<B> {
         let task: Box<dyn StreamTask> = match &subtopology.kind {
             Kind::Aggregate { source, kept } => {
                 let is_first = committed.is_none();
-                let position = match committed {
+                let mut position = match committed {
                     Some(committed) => AggregatePosition::new(committed.offset, decode_metadata(&committed)?),
                     None => AggregatePosition::first(start, self.source_partitions(source)?),
                 };
+                position.metadata = counted_with(position.metadata, &kept.spec);
                 let closing = Closing::from_entries(&position.metadata.entries);
                 let state = aggregate_state(kept, input, rows_per_commit, store, closing, position.closed_through());
                 let windows = kept.spec.windows;
@@ -257,8 +259,8 @@ impl<B: Broker> StreamThread<B> {
             }
             Kind::Fused { kept } => {
                 let position = match committed {
-                    Some(committed) => source_position(&committed)?,
-                    None => SourcePosition { offset: start, metadata: OffsetMetadata::default() },
+                    Some(committed) => source_position(&committed, &kept.spec)?,
+                    None => SourcePosition { offset: start, metadata: counted_with(OffsetMetadata::default(), &kept.spec) },
                 };
                 let closing = Closing::from_entries(&position.metadata.entries);
                 let state = aggregate_state(kept, input, rows_per_commit, store, closing, position.closed_through());
@@ -294,6 +296,16 @@ impl<B: Broker> StreamThread<B> {
         slot.go(TaskState::Running, &self.registry)?;
         self.publish_committed(input);
         Ok(())
+    }
+
+    /// Makes known that a task's store is behind what the task has committed.
+    pub(super) fn publish_suspended(&self, input: &TopicPartition) {
+        let Some(Phase::Running(task)) = self.slots.get(input).map(|slot| &slot.phase) else { return };
+        if let (Some(kept), Some(store)) = (self.plan.as_ref().and_then(|plan| plan.kept(input)), task.state_store()) {
+            let (store, restoring) = (store.clone(), Some(task.unapplied_changes()));
+            let entry = StoreEntry { store, restoring, time: CommittedTime::default() };
+            self.registry.put_store(&kept.spec.store, input.partition, entry);
+        }
     }
 
     /// Makes known how far a running task has committed, and that its store is up to date.
@@ -378,8 +390,14 @@ fn aggregate_state(
     AggregateState::new(kept.spec.clone(), store, changelog, output, closing, closed_through)
 }
 
-fn source_position(committed: &CommittedOffset) -> Result<SourcePosition, TaskError> {
-    Ok(SourcePosition { offset: committed.offset, metadata: decode_metadata(committed)? })
+fn source_position(committed: &CommittedOffset, spec: &WindowedSpec) -> Result<SourcePosition, TaskError> {
+    Ok(SourcePosition { offset: committed.offset, metadata: counted_with(decode_metadata(committed)?, spec) })
+}
+
+/// The metadata with what is counted with, which every later commit keeps.
+pub(super) fn counted_with(mut metadata: OffsetMetadata, spec: &WindowedSpec) -> OffsetMetadata {
+    spec.counted_with().put_entries(&mut metadata.entries);
+    metadata
 }
 
 pub(super) fn decode_metadata(committed: &CommittedOffset) -> Result<OffsetMetadata, TaskError> {

@@ -6,6 +6,8 @@ use super::StreamsConfig;
 use crate::broker::{Broker, BrokerError, ErrorKind, TopicDescription, TopicSettings};
 use crate::record::TopicPartition;
 use crate::record::{Partition, Topic};
+use crate::task::counted_with::CountedWith;
+use crate::task::metadata::OffsetMetadata;
 use crate::task::source::Repartition;
 use crate::task::{SideTopics, TaskId};
 use crate::topology::spec::End;
@@ -67,7 +69,30 @@ impl Plan {
         for side in [&late, &dead_letter] {
             side_partitions = topics.ensure(side, TopicSettings::kept_for_ever(side_partitions))?.partitions;
         }
-        Ok(Self { subtopologies, side_partitions, late, dead_letter })
+        let plan = Self { subtopologies, side_partitions, late, dead_letter };
+        plan.check_counted_with(&topics, config)?;
+        Ok(plan)
+    }
+
+    /// Refuses to count on with settings that what is there was not counted with, before anything is read under them.
+    fn check_counted_with<B: Broker>(&self, topics: &Topics<'_, B>, config: &StreamsConfig) -> Result<(), BrokerError> {
+        for (source, repartition, kept) in self.aggregates() {
+            let source_partitions = topics.existing(source)?.partitions;
+            let partitions = |topic: &Topic, count| {
+                let topic = topic.clone();
+                (0..count).map(move |p| TopicPartition::new(topic.clone(), Partition(p)))
+            };
+            let repartitioned = repartition.into_iter().flat_map(|topic| partitions(topic, kept.partitions));
+            let inputs: Vec<_> = partitions(source, source_partitions).chain(repartitioned).collect();
+            for committed in topics.broker.committed(&config.application_id, &inputs)?.into_iter().flatten() {
+                let metadata = OffsetMetadata::decode(&committed.metadata).map_err(|invalid| refused(invalid.to_string()))?;
+                let before = CountedWith::from_entries(&metadata.entries);
+                if let Some(reason) = before.and_then(|before| before.conflict(kept.spec.counted_with())) {
+                    return Err(refused(format!("store {}: {reason}", kept.spec.store)));
+                }
+            }
+        }
+        Ok(())
     }
 
     /// The topics that the application's consumers subscribe to.

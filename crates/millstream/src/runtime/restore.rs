@@ -10,6 +10,7 @@ use crate::record::{Offset, Record, Timestamp, TopicPartition};
 use crate::serdes::WindowedKey;
 use crate::store::window_store::{WindowChange, WindowStore};
 use crate::store::{Space, StateStore, StoreBatch, StoreIdentity, StoreProvider, row};
+use crate::task::counted_with::CountedWith;
 use crate::task::{Grouping, TaskError};
 
 /// A store being restored.
@@ -168,19 +169,9 @@ fn rebuild_reason(
     if belongs(found) != belongs(expected) {
         return Ok(Some(format!("it belongs to {found:?}, not to {expected:?}")));
     }
-    if found.window_size_ms != expected.window_size_ms {
-        return Err(TaskError::Stop(format!(
-            "the store was counted in windows of {} ms, the configuration says {} ms: give the window size back, or count under another \
-             application id",
-            found.window_size_ms, expected.window_size_ms
-        )));
-    }
-    if found.keyed != expected.keyed {
-        return Err(TaskError::Stop(format!(
-            "the store was counted with a source that is keyed by the grouping key: {}, the configuration says {}: give the setting back, \
-             or count under another application id",
-            found.keyed, expected.keyed
-        )));
+    let counted_with = |identity: &StoreIdentity| CountedWith { window_size_ms: identity.window_size_ms, keyed: identity.keyed };
+    if let Some(reason) = counted_with(found).conflict(counted_with(expected)) {
+        return Err(TaskError::Stop(reason));
     }
     let position = store.position().unwrap_or(log_start);
     Ok(if position > log_end {

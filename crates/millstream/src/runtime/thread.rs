@@ -304,6 +304,7 @@ impl<B: Broker> StreamThread<B> {
                 if slot.state == TaskState::Running {
                     slot.go(TaskState::Suspended, &self.registry)?;
                 }
+                self.publish_suspended(input);
                 self.recover(Some(input), error).map_err(|error| TaskError::Stop(error.0))
             }
         }

@@ -12,7 +12,7 @@ use crate::partitioner::partition_for_key;
 use crate::record::{Offset, Record, Timestamp, TopicPartition};
 use crate::serdes::WindowedKey;
 use crate::store::window_store::{WindowChange, WindowStore};
-use crate::store::{Space, StateStore, StoreBatch, row};
+use crate::store::{Space, StateStore, StoreBatch, StoreError, StoreErrorKind, row};
 use crate::topology::{EmitStrategy, WindowedSpec};
 
 /// Where results go.
@@ -138,6 +138,17 @@ impl AggregateState {
             self.staged.changes.clear();
             self.unapplied = None;
         }
+        match self.expire() {
+            // The next commit tries again.
+            Err(error) if error.kind() == StoreErrorKind::Retry => {
+                tracing::warn!(%error, "expired windows cannot be removed for now");
+                Ok(())
+            }
+            outcome => Ok(outcome?),
+        }
+    }
+
+    fn expire(&mut self) -> Result<(), StoreError> {
         // A window stays until it has been sent on, too.
         let done = if self.emits_on_close() { self.committed_closing.through } else { self.closed_through.0 };
         let keep_from = done.saturating_sub(i64::try_from(self.spec.retention.as_millis()).unwrap_or(i64::MAX));
@@ -147,6 +158,11 @@ impl AggregateState {
             self.trim = self.store.needed_from()?;
         }
         Ok(())
+    }
+
+    /// How many changes of a committed transaction still wait for the store.
+    pub(crate) fn unapplied_changes(&self) -> u64 {
+        if self.unapplied.is_some() { self.staged.batch.iter().count() as u64 } else { 0 }
     }
 
     /// Whether a committed transaction's changes still wait for the store.

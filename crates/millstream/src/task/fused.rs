@@ -95,8 +95,8 @@ impl StreamTask for FusedTask {
         if self.state.is_unsettled() { self.state.settle() } else { Ok(()) }
     }
 
-    fn is_unsettled(&self) -> bool {
-        self.state.is_unsettled()
+    fn unapplied_changes(&self) -> u64 {
+        self.state.unapplied_changes()
     }
 
     fn take_trims(&mut self) -> Vec<(TopicPartition, Offset)> {

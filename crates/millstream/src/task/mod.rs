@@ -3,6 +3,7 @@
 pub(crate) mod aggregate;
 pub(crate) mod aggregate_state;
 pub(crate) mod closing;
+pub(crate) mod counted_with;
 pub(crate) mod fused;
 pub(crate) mod grouping;
 pub mod metadata;

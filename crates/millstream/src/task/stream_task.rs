@@ -37,7 +37,12 @@ pub(crate) trait StreamTask: Send {
 
     /// Whether something that has committed is still to be applied to the store.
     fn is_unsettled(&self) -> bool {
-        false
+        self.unapplied_changes() > 0
+    }
+
+    /// How many changes that have committed the store is behind.
+    fn unapplied_changes(&self) -> u64 {
+        0
     }
 
     /// Logs whose records before an offset are not needed any more.

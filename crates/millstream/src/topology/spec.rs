@@ -8,6 +8,7 @@ use std::time::Duration;
 use super::EmitStrategy;
 use crate::record::{Record, Topic};
 use crate::serdes::Rejection;
+use crate::task::counted_with::CountedWith;
 use crate::task::{Grouping, OutputBuffer};
 use crate::time::TimeWindows;
 
@@ -136,6 +137,11 @@ impl Pipeline {
 }
 
 impl WindowedSpec {
+    /// The settings that cannot change once something was counted.
+    pub(crate) fn counted_with(&self) -> CountedWith {
+        CountedWith { window_size_ms: self.windows.size_ms(), keyed: self.keyed }
+    }
+
     fn check_retention(&self) -> Result<(), TopologyError> {
         let needed = Duration::from_millis((self.windows.size_ms() + self.windows.grace_ms()) as u64);
         if self.retention < needed {
