@@ -9,22 +9,36 @@ listen=${LISTEN:-127.0.0.1:8080}
 data=${DATA_DIR:-data}
 url="http://$listen"
 host=${listen%:*} port=${listen##*:}
+host=${host#[} host=${host%]}
 
 cargo build --locked --workspace
 clickmill="${CARGO_TARGET_DIR:-target}/debug/clickmill"
 
-serve_pid="" generate_pid=""
+serve_pid="" generate_pid="" top_pid=""
 stop() {
     trap - EXIT INT TERM
-    for pid in $generate_pid $serve_pid; do
+    local kept=""
+    if is_running "$serve_pid"; then kept=yes; fi
+    for pid in $top_pid $generate_pid $serve_pid; do
         kill -TERM "$pid" 2>/dev/null || true
         wait "$pid" 2>/dev/null || true
     done
-    [ -z "$serve_pid" ] || echo "Stopped. The counts are kept in $data: the next run goes on from them."
+    [ -z "$kept" ] || echo "Stopped. The counts are kept in $data: the next run goes on from them."
     exit "${1:-0}"
 }
 trap 'stop 0' INT TERM
 trap 'stop $?' EXIT
+
+# died WHAT LOG: says how it ended, and ends everything.
+died() {
+    printf '\n%s has stopped:\n' "$1" >&2
+    tail -n 5 "$2" >&2
+    stop 1
+}
+
+is_running() {
+    kill -0 "$1" 2>/dev/null
+}
 
 is_ready() {
     local status
@@ -37,7 +51,7 @@ is_ready() {
 }
 
 mkdir -p "$data"
-log="$data/serve.log"
+log="$data/serve.log" generate_log="$data/generate.log"
 if (exec 2>/dev/null 3<>"/dev/tcp/$host/$port"); then
     echo "Something listens on $listen already: stop it, or choose another address with LISTEN=127.0.0.1:8081 make run" >&2
     exit 1
@@ -48,17 +62,12 @@ setsid "$clickmill" serve --listen "$listen" --data-dir "$data" >"$log" 2>&1 </d
 serve_pid=$!
 echo "Starting; the log is in $log"
 until is_ready; do
-    if ! kill -0 "$serve_pid" 2>/dev/null; then
-        serve_pid=""
-        echo "Clickmill did not start:" >&2
-        tail -n 5 "$log" >&2
-        exit 1
-    fi
+    is_running "$serve_pid" || died "Clickmill" "$log"
     sleep 0.2
 done
 
 setsid "$clickmill" generate --url "$url" --rate "${RATE:-500}" --disorder 10s --late 0.002 --bad 0.002 --seed "$RANDOM" \
-    >"$data/generate.log" 2>&1 </dev/null &
+    >"$generate_log" 2>&1 </dev/null &
 generate_pid=$!
 
 cat <<EOF
@@ -73,4 +82,11 @@ Clickmill counts generated clicks at $url. Where to look:
 Ctrl-C stops everything and keeps the counts.
 
 EOF
-"$clickmill" top --watch --url "$url"
+"$clickmill" top --watch --url "$url" &
+top_pid=$!
+while is_running "$serve_pid" && is_running "$generate_pid" && is_running "$top_pid"; do
+    wait -n "$serve_pid" "$generate_pid" "$top_pid" || true
+done
+is_running "$serve_pid" || died "Clickmill" "$log"
+is_running "$generate_pid" || died "The generator" "$generate_log"
+wait "$top_pid"
