@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use millstream::query::{CountQueries, Period, ReadOptions};
-use millstream::record::{Record, Timestamp};
+use millstream::record::{Offset, Partition, Record, Timestamp};
 use millstream::serdes::{Bytes, Json, Long, Utf8, WindowedKey};
 use millstream::task::WindowEnd;
 use millstream::testing::{OutputRecord, TopologyTestDriver};
@@ -166,7 +166,9 @@ fn a_source_that_is_keyed_already_is_not_shuffled_and_is_checked() {
     pipe(&mut driver, "words", "w", "w", 1);
     let period = Period { from: Timestamp(0), to: Timestamp(MINUTE) };
     let counts = driver.counts("counts").expect("the store exists");
-    assert_eq!(counts.fetch(b"w", period, ReadOptions::default()).expect("it is answered").value[0].count, 1);
+    let answer = counts.fetch(b"w", period, ReadOptions::default()).expect("it is answered");
+    assert_eq!(answer.value[0].count, 1);
+    assert_eq!(answer.completeness.positions, [(Partition(0), Offset(1))]);
     let stopped = driver.pipe_input("words", Some(b"other"), Some(b"w"), Timestamp(2)).expect_err("it is not where it belongs");
     assert!(stopped.to_string().contains("words-0@1"), "{stopped}");
 }

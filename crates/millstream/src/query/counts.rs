@@ -95,6 +95,7 @@ impl<B: Broker> Counts<B> {
             if let Some(lag) = copy.restoring {
                 completeness.stale.push(StalePartition { partition, lag });
             }
+            completeness.positions.extend(copy.position.map(|position| (partition, position)));
             closed_through = closed_through.min(copy.time.closed_through);
             copies.push(Copy { partition, store: copy.store });
         }

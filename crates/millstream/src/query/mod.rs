@@ -5,7 +5,7 @@ mod lag;
 
 pub use counts::Counts;
 
-use crate::record::{Partition, Timestamp};
+use crate::record::{Offset, Partition, Timestamp};
 use crate::store::StoreError;
 use crate::time::TimeWindows;
 
@@ -60,6 +60,8 @@ pub struct Completeness {
     pub missing: Vec<Partition>,
     /// Those that a copy answered for.
     pub stale: Vec<StalePartition>,
+    /// The position up to which each partition that answered has counted its input, at least; not for copies.
+    pub positions: Vec<(Partition, Offset)>,
     /// Records not yet counted that the answer may miss, as last heard.
     pub max_lag: u64,
     /// How long ago the lag was heard, in milliseconds.

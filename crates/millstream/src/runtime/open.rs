@@ -226,6 +226,7 @@ impl<B: Broker> StreamThread<B> {
             let entry = StoreEntry {
                 store: restoration.state_store().clone(),
                 restoring: Some(lag),
+                position: None,
                 // A copy that is behind calls nothing final.
                 time: CommittedTime::default(),
             };
@@ -303,7 +304,7 @@ impl<B: Broker> StreamThread<B> {
         let Some(Phase::Running(task)) = self.slots.get(input).map(|slot| &slot.phase) else { return };
         if let (Some(kept), Some(store)) = (self.plan.as_ref().and_then(|plan| plan.kept(input)), task.state_store()) {
             let (store, restoring) = (store.clone(), Some(task.unapplied_changes()));
-            let entry = StoreEntry { store, restoring, time: CommittedTime::default() };
+            let entry = StoreEntry { store, restoring, position: None, time: CommittedTime::default() };
             self.registry.put_store(&kept.spec.store, input.partition, entry);
         }
     }
@@ -320,7 +321,7 @@ impl<B: Broker> StreamThread<B> {
             status.trouble = None;
         });
         if let (Some(kept), Some(store)) = (self.plan.as_ref().and_then(|plan| plan.kept(input)), task.state_store()) {
-            let entry = StoreEntry { store: store.clone(), restoring: None, time };
+            let entry = StoreEntry { store: store.clone(), restoring: None, position: Some(position), time };
             self.registry.put_store(&kept.spec.store, input.partition, entry);
         }
     }

@@ -63,6 +63,8 @@ pub(crate) struct StoreEntry {
     pub(crate) store: Arc<dyn StateStore>,
     /// How many changelog records it may be behind: none once its task runs.
     pub(crate) restoring: Option<u64>,
+    /// The position of its task that the store holds everything before; none while it is behind.
+    pub(crate) position: Option<Offset>,
     pub(crate) time: CommittedTime,
 }
 
