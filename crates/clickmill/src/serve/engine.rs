@@ -1,9 +1,10 @@
 //! The engine of this process: the embedded broker, the stores, and the threads that count.
 
+use std::convert::Infallible;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::thread::{self, JoinHandle};
+use std::thread;
 use std::time::{Duration, Instant};
 
 use anyhow::Context;
@@ -14,9 +15,10 @@ use millstream::runtime::{Observer, Parts, Registry, Stepped, StreamThread, Stre
 use millstream_rocksdb::broker::{self, EmbeddedBroker};
 use millstream_rocksdb::memory::MemoryBudget;
 use millstream_rocksdb::state::RocksStores;
-use tokio::sync::watch;
 
-use super::{clock::SystemClock, instance, topology};
+use super::clock::SystemClock;
+use super::threads::Threads;
+use super::{instance, topology};
 use crate::config::{ClicksConfig, Config};
 use crate::metrics::Metrics;
 
@@ -63,10 +65,8 @@ impl Engine {
     }
 
     /// Starts the threads.
-    pub(super) fn start(self: &Arc<Self>, metrics: &Arc<Metrics>) -> anyhow::Result<Threads> {
-        let stop = Arc::new(AtomicBool::new(false));
-        let (failed, failure) = watch::channel(None);
-        let mut handles = Vec::new();
+    pub(super) fn start(self: &Arc<Self>, metrics: &Arc<Metrics>) -> std::io::Result<Threads> {
+        let mut threads = Threads::new();
         for number in 0..thread_count(&self.config) {
             let parts = Parts {
                 broker: self.broker.clone(),
@@ -78,18 +78,14 @@ impl Engine {
                 observer: Arc::new(CommitTimer { metrics: metrics.clone(), began: Mutex::new(None) }),
             };
             let thread = StreamThread::new(number, parts);
-            let (stop, failed) = (stop.clone(), failed.clone());
-            let run = move || {
-                if let Err(error) = count(thread, &stop) {
-                    tracing::error!(%error, "counting has stopped");
-                    failed.send_replace(Some(error.to_string()));
-                }
-            };
-            handles.push(thread::Builder::new().name(format!("engine-{number}")).spawn(run)?);
+            threads.spawn(format!("engine-{number}"), move |stop| count(thread, stop))?;
         }
-        let (engine, stopped) = (self.clone(), stop.clone());
-        handles.push(thread::Builder::new().name("upkeep".to_owned()).spawn(move || engine.upkeep(&stopped))?);
-        Ok(Threads { stop, handles, failure })
+        let engine = self.clone();
+        threads.spawn("upkeep".to_owned(), move |stop| {
+            engine.upkeep(stop);
+            Ok::<_, Infallible>(())
+        })?;
+        Ok(threads)
     }
 
     /// What has to be done now and then, in bounded pieces.
@@ -109,37 +105,6 @@ impl Engine {
                 }
             }
             thread::park_timeout(UPKEEP_INTERVAL);
-        }
-    }
-}
-
-/// The running threads.
-pub(super) struct Threads {
-    stop: Arc<AtomicBool>,
-    handles: Vec<JoinHandle<()>>,
-    failure: watch::Receiver<Option<String>>,
-}
-
-impl Threads {
-    /// Completes when a thread has stopped for good, with the reason.
-    pub(super) fn failure(&self) -> impl Future<Output = String> + use<> {
-        let mut failure = self.failure.clone();
-        async move {
-            match failure.wait_for(Option::is_some).await {
-                Ok(reason) => reason.clone().unwrap_or_default(),
-                Err(_) => std::future::pending().await,
-            }
-        }
-    }
-
-    /// Lets every thread commit and close, and waits for them.
-    pub(super) fn stop(self) {
-        self.stop.store(true, Ordering::Relaxed);
-        for handle in self.handles {
-            handle.thread().unpark();
-            if handle.join().is_err() {
-                tracing::error!("a thread has panicked; what it had not committed is counted at the next start");
-            }
         }
     }
 }

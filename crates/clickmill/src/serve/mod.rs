@@ -5,16 +5,18 @@ mod engine;
 mod instance;
 mod mill;
 mod stats;
+mod threads;
 mod topology;
 
 use std::future::IntoFuture;
+use std::io::{self, Write};
 use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context;
 use axum::Router;
 use tokio::net::TcpListener;
-use tokio::signal::unix::{SignalKind, signal};
+use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::oneshot;
 
 pub use topology::{STORE, ad_clicks};
@@ -40,7 +42,7 @@ pub fn run(config: Config) -> anyhow::Result<()> {
 }
 
 async fn serve(config: Config) -> anyhow::Result<()> {
-    let stop_signal = stop_signal()?;
+    let mut signals = StopSignals::catch()?;
     let (listen, advertise) = (config.server.listen, config.server.advertise.clone());
     let listener = TcpListener::bind(listen).await.with_context(|| format!("cannot listen on {listen}"))?;
     let address = listener.local_addr().context("the listening socket has no address")?;
@@ -53,26 +55,36 @@ async fn serve(config: Config) -> anyhow::Result<()> {
     tracing::info!(%address, data = %engine.config.data.dir.display(), partitions = engine.clicks_partitions, "Clickmill is up");
 
     let (stop_http, http_stopped) = oneshot::channel();
-    let http = tokio::spawn(serve_http(listener, router, http_stopped));
+    let mut http = tokio::spawn(serve_http(listener, router, http_stopped));
     let failure = tokio::select! {
-        name = stop_signal => {
+        name = signals.next() => {
             tracing::info!(signal = name, "stopping: no more clicks are taken in");
             None
         }
         reason = threads.failure() => Some(reason),
+        _ = &mut http => Some("the HTTP server has ended by itself".to_owned()),
     };
+    tokio::spawn(end_at_once_at(signals));
     // Intake first, so that what was accepted is all there is; then what is under way; then a last commit.
     mill.close_intake();
     let _ = stop_http.send(());
-    if tokio::time::timeout(DRAIN_TIME, http).await.is_err() {
+    if !http.is_finished() && tokio::time::timeout(DRAIN_TIME, http).await.is_err() {
         tracing::warn!("some requests did not end in time and are cut off");
     }
-    tokio::task::spawn_blocking(move || threads.stop()).await.context("stopping panicked")?;
+    let failed = tokio::task::spawn_blocking(move || threads.stop()).await.context("stopping panicked")?;
     tracing::info!("stopped");
-    match failure {
+    match failure.or(failed) {
         Some(reason) => Err(anyhow::anyhow!(reason)),
         None => Ok(()),
     }
+}
+
+/// Whoever asks twice does not want to wait for requests or a last commit: what is not committed is counted at the next start.
+async fn end_at_once_at(mut signals: StopSignals) {
+    let name = signals.next().await;
+    // Nobody is left to tell where standard error is closed.
+    let _ = writeln!(io::stderr(), "clickmill: {name} while stopping: ended at once");
+    std::process::exit(1);
 }
 
 async fn serve_http(listener: TcpListener, router: Router, stopped: oneshot::Receiver<()>) {
@@ -84,14 +96,24 @@ async fn serve_http(listener: TcpListener, router: Router, stopped: oneshot::Rec
     }
 }
 
-/// Completes at the first signal to stop, with its name. The signals are caught from this call on.
-fn stop_signal() -> anyhow::Result<impl Future<Output = &'static str>> {
-    let mut terminate = signal(SignalKind::terminate()).context("cannot catch SIGTERM")?;
-    let mut interrupt = signal(SignalKind::interrupt()).context("cannot catch SIGINT")?;
-    Ok(async move {
+/// The signals to stop. They are caught, and wait, from the moment that this is made.
+struct StopSignals {
+    terminate: Signal,
+    interrupt: Signal,
+}
+
+impl StopSignals {
+    fn catch() -> anyhow::Result<Self> {
+        let terminate = signal(SignalKind::terminate()).context("cannot catch SIGTERM")?;
+        let interrupt = signal(SignalKind::interrupt()).context("cannot catch SIGINT")?;
+        Ok(Self { terminate, interrupt })
+    }
+
+    /// Completes at the next of them, with its name.
+    async fn next(&mut self) -> &'static str {
         tokio::select! {
-            _ = terminate.recv() => "SIGTERM",
-            _ = interrupt.recv() => "SIGINT",
+            _ = self.terminate.recv() => "SIGTERM",
+            _ = self.interrupt.recv() => "SIGINT",
         }
-    })
+    }
 }

@@ -1,0 +1,31 @@
+//! How `clickmill serve` ends, and what it refuses to start with.
+
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+mod service;
+
+use std::io::Write;
+use std::net::TcpStream;
+use std::time::{Duration, Instant};
+
+use service::{Service, pause};
+
+#[test]
+fn a_second_signal_ends_it_at_once() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut service = Service::new(dir.path(), "");
+    service.start_and_wait();
+    // A request that is under way, for which an orderly end waits.
+    let mut request = TcpStream::connect(service.url().trim_start_matches("http://")).unwrap();
+    request
+        .write_all(b"POST /v1/clicks HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\ncontent-length: 9\r\n\r\n{")
+        .unwrap();
+    pause(Duration::from_millis(200));
+    let began = Instant::now();
+    service.signal("TERM");
+    service.wait_until("stopping", |service| service.log().contains("stopping: no more clicks"));
+    service.signal("INT");
+    assert_eq!(service.wait_for_end().code(), Some(1), "{}", service.log());
+    assert!(began.elapsed() < Duration::from_secs(8), "{}", service.log());
+    assert!(service.log().ends_with("clickmill: SIGINT while stopping: ended at once\n"), "{}", service.log());
+}
