@@ -14,7 +14,7 @@ use millstream::broker::local::Unit;
 use millstream::broker::{Broker, ErrorKind, FetchedBatch, Isolation, LogReader, TopicSettings};
 use millstream::clock::ManualClock;
 use millstream::record::{Offset, Partition, Record, Timestamp, TopicPartition};
-use millstream_rocksdb::broker::EmbeddedBroker;
+use millstream_rocksdb::broker::{EmbeddedBroker, is_new};
 use millstream_rocksdb::memory::MemoryBudget;
 
 fn open(dir: &Path) -> EmbeddedBroker {
@@ -148,4 +148,42 @@ fn a_torn_tail_ends_the_log() {
         let least = if zeros && cut < 100 { 0 } else { 1 };
         assert!((least..=1 + cut / 4000).contains(&lost), "{lost} units lost with the last {cut} bytes");
     }
+}
+
+#[test]
+fn a_log_that_has_lost_files_is_refused_and_left_as_it_is() {
+    let dir = tempfile::tempdir().unwrap();
+    assert!(is_new(dir.path()) && is_new(&dir.path().join("none")));
+    let broker = open(dir.path());
+    broker.create_topic("clicks", &TopicSettings::kept_for_ever(4)).unwrap();
+    broker.append(unit(7, 100)).unwrap();
+    drop(broker);
+    let (current, away) = (dir.path().join("CURRENT"), dir.path().join("away"));
+    std::fs::rename(&current, &away).unwrap();
+    assert!(!is_new(dir.path()));
+    for _ in 0..2 {
+        let clock = Arc::new(ManualClock::new(Timestamp(0)));
+        let error = millstream_rocksdb::broker::open(dir.path(), clock, &MemoryBudget::new(64 << 20)).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Stop);
+        let message = error.to_string();
+        assert!(message.contains(&dir.path().display().to_string()), "{message}");
+        assert!(message.contains("CURRENT is missing") && message.contains("from a backup"), "{message}");
+    }
+    std::fs::rename(&away, &current).unwrap();
+    assert_eq!(numbers(&open(dir.path()), 3), [7]);
+}
+
+/// A first start that was killed before the log was whole.
+#[test]
+fn a_log_that_was_never_finished_is_begun_again() {
+    let dir = tempfile::tempdir().unwrap();
+    drop(open(dir.path()));
+    for entry in std::fs::read_dir(dir.path()).unwrap().map(Result::unwrap) {
+        let name = entry.file_name().into_string().unwrap();
+        if name == "CURRENT" || name.ends_with(".log") || name.ends_with(".sst") {
+            std::fs::remove_file(entry.path()).unwrap();
+        }
+    }
+    assert!(is_new(dir.path()));
+    open(dir.path()).create_topic("clicks", &TopicSettings::kept_for_ever(4)).unwrap();
 }

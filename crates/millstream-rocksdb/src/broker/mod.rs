@@ -8,9 +8,11 @@ mod keys;
 mod log;
 mod open;
 mod options;
+mod remains;
 
 pub use log::RocksLog;
 pub use open::open;
+pub use remains::is_new;
 
 /// The broker that needs no server.
 pub type EmbeddedBroker = millstream::broker::local::LocalBroker<RocksLog>;

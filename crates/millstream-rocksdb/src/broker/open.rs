@@ -15,7 +15,7 @@ use crate::memory::MemoryBudget;
 ///
 /// # Errors
 /// [`millstream::broker::ErrorKind::Stop`], naming the directory: another process has it open, it was written by another version,
-/// or it cannot be read.
+/// files of it are missing, or it cannot be read.
 pub fn open(dir: &Path, clock: Arc<dyn Clock>, memory: &MemoryBudget) -> Result<EmbeddedBroker, BrokerError> {
     let log = RocksLog::open(dir, memory)?;
     let named = |error: BrokerError| BrokerError::new(error.kind(), format!("broker in {}: {error}", dir.display()));

@@ -14,6 +14,9 @@ const WAL_BYTES: u64 = 128 << 20;
 /// when nothing in it is left.
 const MIN_BLOB: u64 = 4 << 10;
 
+/// Writes wait for compactions from so many files in level 0 on.
+const LEVEL0_FILES_TO_STOP: i32 = 36;
+
 /// The options of the instance and of both column families.
 pub(super) struct LogOptions {
     pub(super) instance: Options,
@@ -43,6 +46,9 @@ impl LogOptions {
         family.set_block_based_table_factory(&table);
         family.set_write_buffer_size(WRITE_BUFFER.min(memory.bytes() / 16));
         family.set_compression_type(DBCompressionType::Lz4);
+        // A write is never slowed down, only refused where it would be stopped.
+        family.set_level_zero_slowdown_writes_trigger(LEVEL0_FILES_TO_STOP);
+        family.set_level_zero_stop_writes_trigger(LEVEL0_FILES_TO_STOP);
         let entries = family.clone();
         let mut batches = family;
         batches.set_enable_blob_files(true);
@@ -55,10 +61,12 @@ impl LogOptions {
     }
 }
 
-/// Every write is synced: what the broker acknowledges is on the disk.
+/// Every write is synced: what the broker acknowledges is on the disk. One that would have to wait is refused: RocksDB would
+/// wait for a flush that a full disk keeps from ending.
 pub(super) fn synced() -> WriteOptions {
     let mut options = WriteOptions::default();
     options.set_sync(true);
+    options.set_no_slowdown(true);
     options
 }
 
