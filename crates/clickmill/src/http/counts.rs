@@ -17,9 +17,10 @@ use crate::click::MAX_AD_ID_BYTES;
     get, path = "/v1/ads/{ad_id}/clicks", tag = "counts",
     params(("ad_id" = String, Path, description = "The ad, percent-encoded where it holds a slash."), CountParams),
     responses(
-        (status = 200, body = AdClicks),
+        (status = 200, description = "The clicks of the ad, window by window.", body = AdClicks),
         (status = 400, description = "The period or a parameter cannot be taken.", body = ProblemBody, content_type = "application/problem+json"),
-        (status = 503, description = "Some partitions cannot answer now.", body = ProblemBody, content_type = "application/problem+json"),
+        (status = 503, description = "Some partitions cannot answer now, or there is too much to do.", body = ProblemBody, content_type = "application/problem+json",
+            headers(("Retry-After" = u32, description = "Seconds."))),
     )
 )]
 pub(super) async fn get_ad_clicks(
@@ -44,9 +45,10 @@ pub(super) async fn get_ad_clicks(
     get, path = "/v1/ads/top", tag = "counts",
     params(TopParams),
     responses(
-        (status = 200, body = TopAds),
+        (status = 200, description = "The ads, most clicks first.", body = TopAds),
         (status = 400, description = "The period or a parameter cannot be taken.", body = ProblemBody, content_type = "application/problem+json"),
-        (status = 503, description = "Some partitions cannot answer now.", body = ProblemBody, content_type = "application/problem+json"),
+        (status = 503, description = "Some partitions cannot answer now, or there is too much to do.", body = ProblemBody, content_type = "application/problem+json",
+            headers(("Retry-After" = u32, description = "Seconds."))),
     )
 )]
 pub(super) async fn get_top_ads(
@@ -66,9 +68,10 @@ pub(super) async fn get_top_ads(
     get, path = "/v1/clicks", tag = "counts",
     params(CountParams),
     responses(
-        (status = 200, body = Clicks),
+        (status = 200, description = "The clicks, window by window.", body = Clicks),
         (status = 400, description = "The period or a parameter cannot be taken.", body = ProblemBody, content_type = "application/problem+json"),
-        (status = 503, description = "Some partitions cannot answer now.", body = ProblemBody, content_type = "application/problem+json"),
+        (status = 503, description = "Some partitions cannot answer now, or there is too much to do.", body = ProblemBody, content_type = "application/problem+json",
+            headers(("Retry-After" = u32, description = "Seconds."))),
     )
 )]
 pub(super) async fn get_clicks(

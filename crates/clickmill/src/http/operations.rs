@@ -2,17 +2,17 @@
 
 use axum::Json;
 use axum::extract::State;
-use axum::http::header;
+use axum::http::{HeaderMap, header};
 use axum::response::IntoResponse;
 
 use super::Service;
 use super::params::{NoParams, Params};
 use super::problem::{Problem, ProblemBody};
 use super::status::{Cluster, Readiness};
-use crate::metrics::CONTENT_TYPE;
+use crate::metrics::TextFormat;
 
 /// 200 while the process works.
-#[utoipa::path(get, path = "/healthz", tag = "operations", responses((status = 200, body = String, content_type = "text/plain")))]
+#[utoipa::path(get, path = "/healthz", tag = "operations", responses((status = 200, description = "It works.", body = String, content_type = "text/plain")))]
 pub(super) async fn get_health() -> &'static str {
     "ok\n"
 }
@@ -21,8 +21,9 @@ pub(super) async fn get_health() -> &'static str {
 #[utoipa::path(
     get, path = "/readyz", tag = "operations",
     responses(
-        (status = 200, body = Readiness),
-        (status = 503, description = "Not yet; with the progress of each task.", body = ProblemBody, content_type = "application/problem+json"),
+        (status = 200, description = "Every task is running.", body = Readiness),
+        (status = 503, description = "Not yet; with the progress of each task.", body = ProblemBody, content_type = "application/problem+json",
+            headers(("Retry-After" = u32, description = "Seconds."))),
     )
 )]
 pub(super) async fn get_readiness(State(service): State<Service>) -> Result<Json<Readiness>, Problem> {
@@ -31,7 +32,7 @@ pub(super) async fn get_readiness(State(service): State<Service>) -> Result<Json
 }
 
 /// All instances, their tasks, and the state and lag of each.
-#[utoipa::path(get, path = "/v1/cluster", tag = "operations", responses((status = 200, body = Cluster)))]
+#[utoipa::path(get, path = "/v1/cluster", tag = "operations", responses((status = 200, description = "The instances.", body = Cluster)))]
 pub(super) async fn get_cluster(
     State(service): State<Service>,
     Params(NoParams {}): Params<NoParams>,
@@ -40,10 +41,14 @@ pub(super) async fn get_cluster(
     service.limits().operation(move || Json(asked.mill().cluster())).await
 }
 
-/// Metrics for Prometheus.
-#[utoipa::path(get, path = "/metrics", tag = "operations", responses((status = 200, body = String, content_type = "application/openmetrics-text")))]
-pub(super) async fn get_metrics(State(service): State<Service>) -> Result<impl IntoResponse, Problem> {
+/// Metrics for Prometheus: its own text format, or OpenMetrics where `Accept` names that.
+#[utoipa::path(
+    get, path = "/metrics", tag = "operations",
+    responses((status = 200, description = "All metrics.", content((String = "text/plain"), (String = "application/openmetrics-text"))))
+)]
+pub(super) async fn get_metrics(State(service): State<Service>, headers: HeaderMap) -> Result<impl IntoResponse, Problem> {
     let asked = service.clone();
-    let text = service.limits().operation(move || asked.metrics().render()).await?;
-    Ok(([(header::CONTENT_TYPE, CONTENT_TYPE)], text))
+    let format = TextFormat::asked_for(headers.get_all(header::ACCEPT).iter().filter_map(|accept| accept.to_str().ok()));
+    let text = service.limits().operation(move || asked.metrics().render(format)).await?;
+    Ok(([(header::CONTENT_TYPE, format.content_type()), (header::VARY, "accept")], text))
 }

@@ -2,12 +2,12 @@
 
 mod engine;
 mod names;
+mod text;
 
 use std::borrow::Cow;
 use std::sync::Arc;
 use std::time::Duration;
 
-use prometheus_client::encoding::EncodeLabelSet;
 use prometheus_client::encoding::text::encode;
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
@@ -16,13 +16,11 @@ use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
 use prometheus_client::registry::{Metric, Registry};
 
 pub use engine::{EngineStats, EngineTotals, PartitionTotals, RestoreTotals};
+pub use text::TextFormat;
 
 use crate::click::Refusal;
 use engine::EngineCollector;
 use names::Name;
-
-/// The media type of [`Metrics::render`].
-pub const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
 
 /// All metrics of a process. What the service observes is recorded by the methods here; the engine's totals are read when
 /// [`Metrics::render`] is called.
@@ -30,23 +28,14 @@ pub const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; cha
 pub struct Metrics {
     registry: Registry,
     clicks_accepted: Counter,
-    clicks_rejected: Family<ReasonLabels, Counter>,
+    clicks_rejected: Family<Labels<1>, Counter>,
     commit_duration: Histogram,
-    http_duration: Family<RequestLabels, Histogram>,
+    http_duration: Family<Labels<3>, Histogram>,
     http_in_flight: Gauge,
 }
 
-#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
-struct ReasonLabels {
-    reason: &'static str,
-}
-
-#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
-struct RequestLabels {
-    route: Cow<'static, str>,
-    method: &'static str,
-    status: u16,
-}
+/// Labels by name, all of one metric in the same order.
+type Labels<const N: usize> = [(&'static str, Cow<'static, str>); N];
 
 impl Metrics {
     /// Metrics of a process whose engine has these totals.
@@ -70,7 +59,7 @@ impl Metrics {
 
     /// The intake has rejected a click.
     pub fn click_rejected(&self, refusal: Refusal) {
-        self.clicks_rejected.get_or_create(&ReasonLabels { reason: refusal.label() }).inc();
+        self.clicks_rejected.get_or_create(&[(names::REASON, refusal.label().into())]).inc();
     }
 
     /// A commit of the engine took that long.
@@ -90,14 +79,18 @@ impl Metrics {
 
     /// A request was answered. `route` is the pattern of the path, never the path itself.
     pub fn request_took(&self, route: Cow<'static, str>, method: &'static str, status: u16, duration: Duration) {
-        self.http_duration.get_or_create(&RequestLabels { route, method, status }).observe(duration.as_secs_f64());
+        let labels = [(names::ROUTE, route), (names::METHOD, method.into()), (names::STATUS, status.to_string().into())];
+        self.http_duration.get_or_create(&labels).observe(duration.as_secs_f64());
     }
 
-    /// All metrics as text of the type [`CONTENT_TYPE`].
-    pub fn render(&self) -> String {
-        let mut text = String::new();
-        encode(&mut text, &self.registry).expect("writing to a string does not fail");
-        text
+    /// All metrics as text.
+    pub fn render(&self, format: TextFormat) -> String {
+        let mut open_metrics = String::new();
+        encode(&mut open_metrics, &self.registry).expect("writing to a string does not fail");
+        match format {
+            TextFormat::Prometheus => text::to_prometheus(&open_metrics),
+            TextFormat::OpenMetrics => open_metrics,
+        }
     }
 }
 
@@ -134,15 +127,19 @@ mod tests {
         }
     }
 
-    #[test]
-    fn everything_is_written_under_its_name() {
+    fn observed() -> Metrics {
         let metrics = Metrics::new(Arc::new(Fixed));
         metrics.clicks_accepted(3);
         metrics.click_rejected(Refusal::AdIdEmpty);
         metrics.commit_took(Duration::from_millis(3));
         metrics.request_started();
         metrics.request_took("/v1/clicks".into(), "GET", 200, Duration::from_millis(1));
-        let text = metrics.render();
+        metrics
+    }
+
+    #[test]
+    fn everything_is_written_under_its_name() {
+        let text = observed().render(TextFormat::OpenMetrics);
         for line in [
             "clickmill_clicks_accepted_total 3",
             "clickmill_clicks_rejected_total{reason=\"ad_id_empty\"} 1",
@@ -164,5 +161,36 @@ mod tests {
         ] {
             assert!(text.lines().any(|written| written == line), "{line} is not in\n{text}");
         }
+    }
+
+    /// What version 0.0.4 asks for: each metric has one HELP and one TYPE, before its samples, which lie together; a sample's name
+    /// is the metric's, but for the three that a histogram has; the value is a number.
+    #[test]
+    fn prometheus_text_keeps_to_its_format() {
+        let text = observed().render(TextFormat::Prometheus);
+        let mut described: Vec<(&str, &str)> = Vec::new();
+        let mut help = "";
+        for line in text.lines() {
+            if let Some(rest) = line.strip_prefix("# HELP ") {
+                help = rest.split_once(' ').expect("a name and a text").0;
+            } else if let Some(rest) = line.strip_prefix("# TYPE ") {
+                let (name, kind) = rest.split_once(' ').expect("a name and a type");
+                assert_eq!(name, help);
+                assert!(described.iter().all(|(before, _)| *before != name), "{name} twice");
+                assert!(["counter", "gauge", "histogram"].contains(&kind), "{line}");
+                assert_eq!(kind == "counter", name.ends_with("_total"), "{line}");
+                described.push((name, kind));
+            } else {
+                let (series, value) = line.rsplit_once(' ').expect("a series and a value");
+                value.parse::<f64>().unwrap_or_else(|_| panic!("{line}"));
+                let (name, labels) = series.split_once('{').unwrap_or((series, "}"));
+                assert!(labels.ends_with('}') && !labels.contains('{'), "{line}");
+                let &(metric, kind) = described.last().expect("a description first");
+                let suffixes: &[&str] = if kind == "histogram" { &["_bucket", "_sum", "_count"] } else { &[""] };
+                assert!(name.strip_prefix(metric).is_some_and(|suffix| suffixes.contains(&suffix)), "{line} under {metric}");
+            }
+        }
+        assert_eq!(described.len(), 16, "{text}");
+        assert!(text.ends_with('\n') && text.contains("clickmill_clicks_accepted_total 3\n"));
     }
 }

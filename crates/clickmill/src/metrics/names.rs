@@ -13,6 +13,12 @@ const fn name(name: &'static str, help: &'static str) -> Name {
 
 /// The label that says why a click was refused, rejected or dead-lettered.
 pub(super) const REASON: &str = "reason";
+/// The label of a request's route, the pattern of its path.
+pub(super) const ROUTE: &str = "route";
+/// The label of a request's method.
+pub(super) const METHOD: &str = "method";
+/// The label of an answer's status.
+pub(super) const STATUS: &str = "status";
 /// The label of a topic.
 pub(super) const TOPIC: &str = "topic";
 /// The label of a partition.

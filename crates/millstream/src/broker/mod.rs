@@ -106,7 +106,7 @@ impl TopicSettings {
 pub struct CommittedOffset {
     /// The offset of the next record to read.
     pub offset: Offset,
-    /// The metadata string .
+    /// The metadata string.
     pub metadata: String,
 }
 

@@ -26,8 +26,8 @@ async fn unknown_paths_and_methods_are_problems() {
 #[tokio::test]
 async fn health_readiness_and_cluster() {
     let api = Api::new();
-    assert_eq!(api.get("/healthz").await.status, 200);
-    assert_eq!(api.get("/readyz").await.json(200)["ready"], true);
+    assert_eq!(api.get("/healthz?from=probe").await.status, 200);
+    assert_eq!(api.get("/readyz?from=probe").await.json(200)["ready"], true);
     let cluster = api.get("/v1/cluster").await.json(200);
     assert_eq!(cluster["instances"][0]["endpoint"], "127.0.0.1:8080");
     let task =
@@ -47,8 +47,9 @@ async fn metrics_count_requests_by_route() {
     api.post("application/json", r#"[{"ad_id":"a"},{"ad_id":""}]"#).await.json(202);
     api.get("/v1/ads/secret/clicks").await.json(200);
     api.get("/nowhere").await;
-    let reply = api.get("/metrics").await;
-    assert!(reply.header("content-type").starts_with("application/openmetrics-text"));
+    // Probes and scrapers may add parameters of their own.
+    let reply = api.get("/metrics?instance=1").await;
+    assert_eq!(reply.header("content-type"), "text/plain; version=0.0.4; charset=utf-8");
     let text = String::from_utf8(reply.body).unwrap();
     for line in [
         "clickmill_clicks_accepted_total 1",
@@ -59,7 +60,20 @@ async fn metrics_count_requests_by_route() {
     ] {
         assert!(text.lines().any(|written| written == line), "{line} is not in\n{text}");
     }
-    assert!(!text.contains("secret"));
+    assert!(!text.contains("secret") && !text.contains("# EOF"));
+}
+
+#[tokio::test]
+async fn open_metrics_is_for_those_who_ask_for_it() {
+    let api = Api::new();
+    let prometheus = "application/openmetrics-text;version=1.0.0;q=0.6,text/plain;version=0.0.4;q=0.3,*/*;q=0.2";
+    for (accept, starts_with) in
+        [(prometheus, "application/openmetrics-text; version=1.0.0"), ("*/*", "text/plain; version=0.0.4")]
+    {
+        let reply = api.send(Request::get("/metrics").header("accept", accept).body(Body::empty()).unwrap()).await;
+        assert!(reply.header("content-type").starts_with(starts_with), "{accept}: {:?}", reply.headers);
+        assert_eq!(reply.body.ends_with(b"# EOF\n"), accept == prometheus);
+    }
 }
 
 #[tokio::test]
@@ -95,10 +109,29 @@ async fn the_api_describes_itself() {
         "Window",
     ];
     assert_eq!(schemas, expected);
+    for (name, response) in responses(&description) {
+        assert!(response["description"].as_str().is_some_and(|text| !text.is_empty()), "{name}: {response}");
+        if name.ends_with(" 503") {
+            assert!(response["headers"]["Retry-After"]["schema"].is_object(), "{name}: {response}");
+        }
+    }
     assert!(description["components"]["schemas"]["Problem"]["properties"]["earliest"].is_object());
     for reference in references(&description) {
         assert!(description.pointer(&reference[1..]).is_some(), "{reference} leads nowhere");
     }
+}
+
+/// Every response in a description, with its path, method and status.
+fn responses(description: &Value) -> Vec<(String, &Value)> {
+    let mut found = Vec::new();
+    for (path, methods) in description["paths"].as_object().unwrap() {
+        for (method, operation) in methods.as_object().unwrap() {
+            let responses = operation["responses"].as_object().unwrap().iter();
+            found.extend(responses.map(|(status, response)| (format!("{method} {path} {status}"), response)));
+        }
+    }
+    assert!(found.len() > 15, "{found:?}");
+    found
 }
 
 /// Every `$ref` in a description.
