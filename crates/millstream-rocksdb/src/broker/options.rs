@@ -32,6 +32,8 @@ impl LogOptions {
         instance.set_max_background_jobs(2);
         instance.set_max_total_wal_size(WAL_BYTES);
         instance.set_max_open_files(512);
+        // RocksDB's own diary, which would grow for as long as the process runs.
+        instance.set_max_log_file_size(4 << 20);
         instance.set_keep_log_file_num(4);
         // The log ends at the first record that is not whole: a write that a power loss cut off had not been acknowledged,
         // whichever of its pages reached the disk. The manifest knows how far closed log files were synced.
