@@ -9,7 +9,8 @@ pub(super) fn table(headings: &[&str]) -> Table {
     let mut table = Table::new();
     let terminal = io::stdout().is_terminal();
     table.load_style(if terminal { presets::UTF8_FULL_CONDENSED } else { presets::NOTHING });
-    if terminal {
+    // Some terminals say that they have no columns at all.
+    if terminal && table.width().is_some_and(|columns| columns > 0) {
         table.set_content_arrangement(ContentArrangement::Dynamic);
     }
     table.set_header(headings.iter().map(Cell::new));
