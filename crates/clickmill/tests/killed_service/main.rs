@@ -32,11 +32,10 @@ use service::Service;
 
 /// Event time lies in the past, so that nothing is too far ahead; the partitions wait for each other, so that nothing depends on when
 /// the test runs. Little memory makes for many flushes and compactions.
-const CONFIGURATION: &str = "
-[engine]
-memory = \"256MiB\"
-idle_timeout = \"off\"
-";
+fn configuration() -> String {
+    let memory: String = setting("KILLED_SERVICE_MEMORY", "256MiB".to_owned());
+    format!("[engine]\nmemory = \"{memory}\"\nidle_timeout = \"off\"\n")
+}
 
 /// An ad and the start of a window, in milliseconds.
 type AdWindow = (Box<str>, i64);
@@ -49,7 +48,7 @@ fn every_count_is_exact_after_many_kills() {
     let seed = setting("KILLED_SERVICE_SEED", 7);
     let dir = tempfile::tempdir().unwrap();
     let file = ClicksFile::generate(dir.path(), clicks, ads, seed);
-    let mut service = Service::new(dir.path(), CONFIGURATION);
+    let mut service = Service::new(dir.path(), &configuration());
     let unreadable = expected::put_unreadable_records(&service.data_dir());
 
     let began = Instant::now();
@@ -121,7 +120,8 @@ fn print_sizes(data_dir: &Path, file: &ClicksFile) {
     println!("file {} MiB, log {} MiB, state {} MiB", mib(file.bytes()), of("log"), of("state"));
 }
 
+/// What the environment says, or the default.
 fn setting<T: FromStr>(name: &str, default: T) -> T {
     let set = std::env::var(name).ok();
-    set.map_or(default, |text| text.parse().unwrap_or_else(|_| panic!("{name}={text} is no number")))
+    set.map_or(default, |text| text.parse().unwrap_or_else(|_| panic!("{name}={text} cannot be read")))
 }
