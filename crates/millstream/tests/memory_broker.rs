@@ -153,13 +153,18 @@ fn a_topic_that_grows_is_shared_out_again() {
 /// a bit of every batch is flipped when it is read.
 struct Doubtful {
     inner: MemoryLog,
+    kind: ErrorKind,
     fails: AtomicUsize,
     flips: AtomicBool,
 }
 
 impl Doubtful {
     fn new(inner: MemoryLog) -> Self {
-        Self { inner, fails: AtomicUsize::new(0), flips: AtomicBool::new(false) }
+        Self::failing_with(ErrorKind::OutcomeUnknown, inner)
+    }
+
+    fn failing_with(kind: ErrorKind, inner: MemoryLog) -> Self {
+        Self { inner, kind, fails: AtomicUsize::new(0), flips: AtomicBool::new(false) }
     }
 }
 
@@ -167,7 +172,7 @@ impl LogStorage for Doubtful {
     fn write(&self, write: &LogWrite) -> Result<(), BrokerError> {
         self.inner.write(write)?;
         match self.fails.fetch_update(Ordering::SeqCst, Ordering::SeqCst, |left| left.checked_sub(1)) {
-            Ok(_) => Err(BrokerError::new(ErrorKind::Retry, "perhaps")),
+            Ok(_) => Err(BrokerError::new(self.kind, "perhaps")),
             Err(_) => Ok(()),
         }
     }
@@ -217,7 +222,7 @@ fn a_failed_write_that_turns_up_is_taken_back() {
         unit
     };
     broker.storage().fails.store(1, Ordering::SeqCst);
-    assert_eq!(broker.append(keyed()).unwrap_err().kind(), ErrorKind::Retry);
+    assert_eq!(broker.append(keyed()).unwrap_err().kind(), ErrorKind::OutcomeUnknown);
     assert_eq!(values(&broker, 0), ["kept"]);
     broker.append(unit(0, &["after"])).unwrap();
     assert_eq!(values(&broker, 0), ["kept", "after"]);
@@ -229,6 +234,38 @@ fn a_failed_write_that_turns_up_is_taken_back() {
     let again = LocalBroker::open(inner, clock(), "cluster").unwrap();
     assert_eq!(values(&again, 0), ["kept", "after", "one", "two", "three"]);
     assert_eq!(values(&again, 1), ["four"]);
+}
+
+#[test]
+fn a_failed_write_may_turn_up_after_a_restart_and_is_answered_so() {
+    let inner = MemoryLog::new();
+    let open = || LocalBroker::open(Doubtful::new(inner.clone()), clock(), "cluster").unwrap();
+    let broker = open();
+    broker.create_topic("clicks", &TopicSettings::kept_for_ever(1)).unwrap();
+    broker.storage().fails.store(2, Ordering::SeqCst);
+    let keyed = || {
+        let mut unit = unit(0, &["perhaps"]);
+        unit.set_idempotency_key(b"key", b"result");
+        unit
+    };
+    assert_eq!(broker.append(keyed()).unwrap_err().kind(), ErrorKind::OutcomeUnknown);
+    assert_eq!(broker.append(unit(0, &["surely not"])).unwrap_err().kind(), ErrorKind::Retry, "only the first was tried");
+    broker.append(unit(0, &["stored"])).unwrap();
+    broker.storage().fails.store(1, Ordering::SeqCst);
+    assert_eq!(broker.append(keyed()).unwrap_err().kind(), ErrorKind::OutcomeUnknown);
+    drop(broker);
+    let again = open();
+    assert_eq!(values(&again, 0), ["stored", "perhaps"], "nobody took it back");
+    assert_eq!(again.append(keyed()).unwrap(), Appended::AlreadyStored(b"result".to_vec()));
+}
+
+#[test]
+fn a_storage_that_breaks_for_good_leaves_only_the_write_under_way_in_doubt() {
+    let broker = LocalBroker::open(Doubtful::failing_with(ErrorKind::Stop, MemoryLog::new()), clock(), "cluster").unwrap();
+    broker.create_topic("clicks", &TopicSettings::kept_for_ever(1)).unwrap();
+    broker.storage().fails.store(usize::MAX, Ordering::SeqCst);
+    assert_eq!(broker.append(unit(0, &["perhaps"])).unwrap_err().kind(), ErrorKind::OutcomeUnknown);
+    assert_eq!(broker.append(unit(0, &["surely not"])).unwrap_err().kind(), ErrorKind::Stop);
 }
 
 #[test]

@@ -229,7 +229,7 @@ pub enum ErrorKind {
     AbortTransaction,
     /// Somebody else has taken over this producer or member: drop it, and all uncommitted work, and join anew.
     Fenced,
-    /// A commit may or may not have taken place (see [`TransactionalProducer::commit`]).
+    /// A commit or another write may or may not have taken place (see [`TransactionalProducer::commit`]).
     OutcomeUnknown,
     /// The position lies outside the log.
     OffsetOutOfRange,

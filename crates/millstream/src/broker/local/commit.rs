@@ -48,7 +48,7 @@ impl Queue {
 }
 
 /// Hands the outcomes over and the lead on when it goes out of scope. Where the leader has panicked, those it wrote for get an
-/// error and do not wait for ever.
+/// error and do not wait for ever: what became of their units is unknown.
 struct Leading<'a, S> {
     shared: &'a Shared<S>,
     tickets: Vec<u64>,
@@ -57,7 +57,7 @@ struct Leading<'a, S> {
 
 impl<S> Drop for Leading<'_, S> {
     fn drop(&mut self) {
-        let panicked = || Err(BrokerError::new(ErrorKind::Stop, "the thread that wrote this unit has panicked"));
+        let panicked = || Err(BrokerError::new(ErrorKind::OutcomeUnknown, "the thread that wrote this unit has panicked"));
         let outcomes = std::mem::take(&mut self.outcomes).into_iter().chain(std::iter::repeat_with(panicked));
         let mut queue = lock(&self.shared.queue);
         queue.led = false;
@@ -112,7 +112,10 @@ impl<S: LogStorage> Shared<S> {
         let (write, undo) = plan.take_writes();
         match writer.write(&self.storage, write, undo) {
             Ok(()) => self.publish(plan),
-            Err(error) => outcomes.iter_mut().filter(|outcome| outcome.is_ok()).for_each(|outcome| *outcome = Err(error.clone())),
+            Err(error) => {
+                let error = not_surely_undone(error);
+                outcomes.iter_mut().filter(|outcome| outcome.is_ok()).for_each(|outcome| *outcome = Err(error.clone()));
+            }
         }
         outcomes
     }
@@ -140,6 +143,15 @@ impl<S: LogStorage> Shared<S> {
     pub(super) fn stored_result(&self, key: &[u8]) -> Result<Option<Vec<u8>>, BrokerError> {
         let entry = self.storage.entry(&entries::idempotency_key(key))?;
         Ok(entry.and_then(|value| entries::decode_result(&value).map(<[u8]>::to_vec)))
+    }
+}
+
+/// The error for units whose write was tried and failed. This process takes the write back before anything else is written; where
+/// it dies before that, the next one may find the units stored. Only the storage can rule that out.
+fn not_surely_undone(error: BrokerError) -> BrokerError {
+    match error.kind() {
+        ErrorKind::Retry => error,
+        _ => BrokerError::new(ErrorKind::OutcomeUnknown, error.to_string()),
     }
 }
 

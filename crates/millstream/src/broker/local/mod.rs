@@ -6,7 +6,8 @@
 //! - **Group commit**: units that arrive while a write is under way are written together by the next one. The first to wait
 //!   leads, so one thread alone always does the same in the same order.
 //! - **Memory follows the storage**: topics, ends of logs and positions change in memory only after the write that changes them
-//!   has succeeded. A failed write changes nothing, and is undone by the next one in case it turns up after all.
+//!   has succeeded. A failed write changes nothing, and is undone by the next one in case it turns up after all. Whoever it was
+//!   for hears that the outcome is unknown, unless the storage can rule that out.
 //! - **Locks** are taken in this order: maintenance, writer, state. The queue's is never held with another.
 
 mod assignment;
@@ -109,10 +110,12 @@ impl<S: LogStorage> LocalBroker<S> {
         Ok(Self { shared: Arc::new(shared) })
     }
 
-    /// Appends a unit: all of it, or on an error nothing. Returns once it is durable.
+    /// Appends a unit: all of it or nothing. Returns once it is durable.
     ///
     /// # Errors
-    /// [`ErrorKind::Retry`] where there is no room; the same unit may be given again.
+    /// [`ErrorKind::Retry`] where there is no room; nothing is stored, and the same unit may be given again.
+    /// [`ErrorKind::OutcomeUnknown`] where the write was tried and failed: the unit cannot be read, but where the process dies
+    /// before it goes on, it may be there after the next start. With an idempotency key it may be given again.
     pub fn append(&self, unit: Unit) -> Result<Appended, BrokerError> {
         self.shared.submit(Arc::new(unit))
     }

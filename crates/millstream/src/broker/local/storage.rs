@@ -101,8 +101,10 @@ pub trait LogStorage: Send + Sync + 'static {
     /// Applies all changes, durably, or none.
     ///
     /// # Errors
-    /// [`super::super::ErrorKind::Retry`] where there is no room or the storage is out of order for now. The changes may then
-    /// still turn up after the process has died (all of them): whoever goes on first undoes them in the next write.
+    /// [`super::super::ErrorKind::Retry`] where there is no room or the storage is out of order for now, and the changes are surely
+    /// not stored. After any other kind they may still turn up when the process has died (all of them): whoever goes on first
+    /// undoes them in the next write. [`super::super::ErrorKind::OutcomeUnknown`] where it will go on by itself, and
+    /// [`super::super::ErrorKind::Stop`] where it will not.
     fn write(&self, write: &LogWrite) -> Result<(), BrokerError>;
 
     /// Visits the batches of a log whose last offset is at or after `from`, in order, until the visitor breaks.

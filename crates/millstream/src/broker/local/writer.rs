@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use super::super::BrokerError;
+use super::super::{BrokerError, ErrorKind};
 use super::entries;
 use super::log::{Log, Segment};
 use super::storage::{LogId, LogStorage, LogWrite};
@@ -21,16 +21,20 @@ pub(super) struct Writer {
 
 impl Writer {
     /// Takes back what an earlier failed write may have left behind. Before that nothing can be read for sure or written: a write of
-    /// its own, so that it does not grow while the storage stays out of order.
+    /// its own, so that it does not grow while the storage stays out of order, and done again as often as need be.
     pub(super) fn take_back(&mut self, storage: &impl LogStorage) -> Result<(), BrokerError> {
         if let Some(undo) = &self.undo {
-            storage.write(undo)?;
+            storage.write(undo).map_err(|error| match error.kind() {
+                ErrorKind::OutcomeUnknown => BrokerError::new(ErrorKind::Retry, error.to_string()),
+                _ => error,
+            })?;
             self.undo = None;
         }
         Ok(())
     }
 
-    /// Writes all of `write` or nothing, and with it what was put off (done again where it fails). `undo` takes `write` back.
+    /// Writes all of `write` or nothing, and with it what was put off (done again where it fails). `undo` takes `write` back. An
+    /// error is the storage's.
     pub(super) fn write(&mut self, storage: &impl LogStorage, write: LogWrite, undo: LogWrite) -> Result<(), BrokerError> {
         self.take_back(storage)?;
         let write = self.with_put_off(write);
