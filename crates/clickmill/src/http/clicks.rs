@@ -97,7 +97,7 @@ struct Rejected {
 )]
 pub(super) async fn post_clicks(
     State(service): State<Service>,
-    Params(NoParams {}): Params<NoParams>,
+    Params(NoParams): Params<NoParams>,
     headers: HeaderMap,
     body: Body,
 ) -> Result<Response, Problem> {

@@ -43,7 +43,10 @@ pub(super) async fn get_ad_clicks(
 /// The most clicked ads of a period, exact over all partitions and instances.
 #[utoipa::path(
     get, path = "/v1/ads/top", tag = "counts",
-    params(TopParams),
+    params(
+        CountParams,
+        ("limit" = Option<u64>, Query, description = "How many ads. Ten where absent.", minimum = 1, maximum = 1000)
+    ),
     responses(
         (status = 200, description = "The ads, most clicks first.", body = TopAds),
         (status = 400, description = "The period or a parameter cannot be taken.", body = ProblemBody, content_type = "application/problem+json"),
@@ -55,8 +58,8 @@ pub(super) async fn get_top_ads(
     State(service): State<Service>,
     Params(params): Params<TopParams>,
 ) -> Result<Json<TopAds>, Problem> {
-    let limit = params.limit()?;
-    ask(service, params.into_count_params(), move |queries, period, params| {
+    let limit = params.limit;
+    ask(service, params.counts, move |queries, period, params| {
         let answer = queries.top(period, limit, params.read_options())?;
         Ok(TopAds::new(period, answer.value, answer.completeness))
     })

@@ -35,7 +35,7 @@ pub(super) async fn get_readiness(State(service): State<Service>) -> Result<Json
 #[utoipa::path(get, path = "/v1/cluster", tag = "operations", responses((status = 200, description = "The instances.", body = Cluster)))]
 pub(super) async fn get_cluster(
     State(service): State<Service>,
-    Params(NoParams {}): Params<NoParams>,
+    Params(NoParams): Params<NoParams>,
 ) -> Result<Json<Cluster>, Problem> {
     let asked = service.clone();
     service.limits().operation(move || Json(asked.mill().cluster())).await

@@ -1,42 +1,91 @@
 //! Query parameters. One that is not known is refused.
 
-use std::error::Error;
+use std::collections::BTreeMap;
+use std::str::FromStr;
 
 use axum::extract::{FromRequestParts, Query};
 use axum::http::Uri;
 use axum::http::request::Parts;
 use millstream::query::ReadOptions;
-use serde::Deserialize;
-use serde::de::DeserializeOwned;
 use utoipa::IntoParams;
 
 use super::problem::{Problem, ProblemKind};
 
+const BOOLEAN: &str = "true or false";
+const WHOLE_NUMBER: &str = "a whole number";
+
 /// The parameters of a request. A plus sign means itself, so that `+02:00` needs no encoding.
 pub(super) struct Params<T>(pub(super) T);
 
-impl<S: Sync, T: DeserializeOwned> FromRequestParts<S> for Params<T> {
+/// Parameters that are taken from a query, each by its name.
+pub(super) trait FromQuery: Sized {
+    /// # Errors
+    /// A value that its parameter cannot have.
+    fn from_query(query: &mut NamedValues) -> Result<Self, Problem>;
+}
+
+impl<S: Sync, T: FromQuery> FromRequestParts<S> for Params<T> {
     type Rejection = Problem;
 
     async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Problem> {
         let query = parts.uri.query().unwrap_or_default().replace('+', "%2B");
-        let invalid = |reason: String| Problem::new(ProblemKind::InvalidParameter, reason);
-        let uri: Uri = format!("/?{query}").parse().map_err(|_| invalid("the query is no URI query".to_owned()))?;
-        match Query::try_from_uri(&uri) {
-            Ok(Query(params)) => Ok(Self(params)),
-            Err(rejection) => Err(invalid(rejection.source().map_or_else(|| rejection.to_string(), |reason| reason.to_string()))),
+        let invalid = || Problem::new(ProblemKind::InvalidParameter, "the query is no URI query");
+        let uri: Uri = format!("/?{query}").parse().map_err(|_| invalid())?;
+        let Query(pairs) = Query::try_from_uri(&uri).map_err(|_| invalid())?;
+        let mut query = NamedValues::new(pairs)?;
+        let params = T::from_query(&mut query)?;
+        query.refuse_the_rest()?;
+        Ok(Self(params))
+    }
+}
+
+/// What a query holds, by name, and the names that were asked for.
+pub(super) struct NamedValues {
+    values: BTreeMap<String, String>,
+    known: Vec<&'static str>,
+}
+
+impl NamedValues {
+    fn new(pairs: Vec<(String, String)>) -> Result<Self, Problem> {
+        let mut values = BTreeMap::new();
+        for (name, value) in pairs {
+            if values.contains_key(&name) {
+                return Err(Problem::parameter(&name, "it comes more than once"));
+            }
+            values.insert(name, value);
         }
+        Ok(Self { values, known: Vec::new() })
+    }
+
+    fn text(&mut self, name: &'static str) -> Option<String> {
+        self.known.push(name);
+        self.values.remove(name)
+    }
+
+    fn parse<T: FromStr>(&mut self, name: &'static str, kind: &str) -> Result<Option<T>, Problem> {
+        let Some(text) = self.text(name) else { return Ok(None) };
+        let value = text.parse().map_err(|_| Problem::parameter(name, format_args!("{text:?} is not {kind}")))?;
+        Ok(Some(value))
+    }
+
+    fn refuse_the_rest(self) -> Result<(), Problem> {
+        let Some(name) = self.values.keys().next() else { return Ok(()) };
+        let known = if self.known.is_empty() { "none".to_owned() } else { self.known.join(", ") };
+        Err(Problem::parameter(name, format_args!("there is no such parameter here; there are: {known}")))
     }
 }
 
 /// A path that takes no parameters.
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-pub(super) struct NoParams {}
+pub(super) struct NoParams;
+
+impl FromQuery for NoParams {
+    fn from_query(_: &mut NamedValues) -> Result<Self, Problem> {
+        Ok(Self)
+    }
+}
 
 /// What every query for counts takes.
-#[derive(Debug, Clone, Default, Deserialize, IntoParams)]
-#[serde(deny_unknown_fields)]
+#[derive(Debug, Clone, Default, IntoParams)]
 #[into_params(parameter_in = Query)]
 pub(super) struct CountParams {
     /// The start of the period: RFC 3339, epoch milliseconds, `now`, or an offset from now such as `-15m`, `-1h`, `-7d`. One hour
@@ -52,6 +101,18 @@ pub(super) struct CountParams {
     max_stale_records: Option<u64>,
 }
 
+impl FromQuery for CountParams {
+    fn from_query(query: &mut NamedValues) -> Result<Self, Problem> {
+        Ok(Self {
+            from: query.text("from"),
+            to: query.text("to"),
+            allow_partial: query.parse("allow_partial", BOOLEAN)?,
+            allow_stale: query.parse("allow_stale", BOOLEAN)?,
+            max_stale_records: query.parse("max_stale_records", WHOLE_NUMBER)?,
+        })
+    }
+}
+
 impl CountParams {
     pub(super) fn read_options(&self) -> ReadOptions {
         ReadOptions {
@@ -63,41 +124,19 @@ impl CountParams {
 }
 
 /// What the query for the top ads takes.
-#[derive(Debug, Clone, Default, Deserialize, IntoParams)]
-#[serde(deny_unknown_fields)]
-#[into_params(parameter_in = Query)]
 pub(super) struct TopParams {
-    /// The start of the period: RFC 3339, epoch milliseconds, `now`, or an offset from now such as `-15m`, `-1h`, `-7d`. One hour
-    /// before `to` where absent.
-    from: Option<String>,
-    /// The end of the period, exclusive. Now where absent.
-    to: Option<String>,
-    /// How many ads.
-    #[param(minimum = 1, maximum = 1000, default = 10)]
-    limit: Option<u64>,
-    /// Answer from the partitions there are, should some be missing.
-    allow_partial: Option<bool>,
-    /// Let standbys and restoring copies answer.
-    allow_stale: Option<bool>,
-    /// With `allow_stale`: refuse copies further behind than this many changelog records.
-    max_stale_records: Option<u64>,
+    /// How many ads, 1 to 1000.
+    pub(super) limit: usize,
+    pub(super) counts: CountParams,
 }
 
-impl TopParams {
-    /// How many ads are asked for.
-    ///
-    /// # Errors
-    /// It is out of range.
-    pub(super) fn limit(&self) -> Result<usize, Problem> {
-        match self.limit.unwrap_or(10) {
-            limit @ 1..=1000 => Ok(limit as usize),
-            limit => Err(Problem::parameter("limit", format_args!("{limit} is not between 1 and 1000"))),
-        }
-    }
-
-    /// The parameters that it shares with the other queries.
-    pub(super) fn into_count_params(self) -> CountParams {
-        let Self { from, to, limit: _, allow_partial, allow_stale, max_stale_records } = self;
-        CountParams { from, to, allow_partial, allow_stale, max_stale_records }
+impl FromQuery for TopParams {
+    fn from_query(query: &mut NamedValues) -> Result<Self, Problem> {
+        let counts = CountParams::from_query(query)?;
+        let limit = match query.parse::<u64>("limit", WHOLE_NUMBER)?.unwrap_or(10) {
+            limit @ 1..=1000 => limit as usize,
+            limit => return Err(Problem::parameter("limit", format_args!("{limit} is not between 1 and 1000"))),
+        };
+        Ok(Self { limit, counts })
     }
 }

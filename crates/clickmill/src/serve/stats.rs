@@ -32,6 +32,7 @@ impl EngineStats for Totals {
                 ("cache".into(), memory.cache_bytes as u64),
                 ("cache_pinned".into(), memory.pinned_bytes as u64),
                 ("memtables".into(), memory.memtable_bytes as u64),
+                ("log".into(), engine.broker.storage().file_bytes()),
                 ("sst".into(), stores(|store| store.file_bytes)),
                 ("table_readers".into(), stores(|store| store.table_reader_bytes)),
                 ("pending_compaction".into(), stores(|store| store.pending_compaction_bytes)),

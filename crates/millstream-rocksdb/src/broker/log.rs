@@ -52,6 +52,13 @@ impl RocksLog {
         Ok(Self { rocksdb, dir: dir.to_owned() })
     }
 
+    /// Bytes of all files of the log, what is not yet flushed among them.
+    pub fn file_bytes(&self) -> u64 {
+        let Ok(files) = std::fs::read_dir(&self.dir) else { return 0 };
+        // A file that is gone by the time it is looked at holds nothing.
+        files.flatten().filter_map(|file| file.metadata().ok()).map(|file| file.len()).sum()
+    }
+
     fn batches(&self) -> &ColumnFamily {
         self.rocksdb.cf_handle(BATCHES).expect("the column family was opened with the instance")
     }

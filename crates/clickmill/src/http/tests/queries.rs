@@ -101,7 +101,19 @@ async fn wrong_parameters_are_named() {
     ];
     for (uri, name) in cases {
         let problem = api.get(uri).await.problem(400, "invalid-parameter");
-        assert!(problem["detail"].as_str().unwrap().contains(name), "{uri}: {problem}");
+        assert!(problem["detail"].as_str().unwrap().starts_with(&format!("{name}: ")), "{uri}: {problem}");
+    }
+    for (uri, detail) in [
+        ("/v1/ads/top?limit=ten", "limit: \"ten\" is not a whole number"),
+        ("/v1/ads/top?allow_stale=1", "allow_stale: \"1\" is not true or false"),
+        ("/v1/clicks?to=now&to=now", "to: it comes more than once"),
+        ("/v1/cluster?x=1", "x: there is no such parameter here; there are: none"),
+        (
+            "/v1/ads/a/clicks?x=1",
+            "x: there is no such parameter here; there are: from, to, allow_partial, allow_stale, max_stale_records",
+        ),
+    ] {
+        assert_eq!(api.get(uri).await.problem(400, "invalid-parameter")["detail"], detail);
     }
     let post = Request::post("/v1/clicks?key=1").header("content-type", "application/json").body("{}".into()).unwrap();
     api.send(post).await.problem(400, "invalid-parameter");
