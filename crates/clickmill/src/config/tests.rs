@@ -1,5 +1,7 @@
 use std::io::Write;
 
+use proptest::prelude::*;
+
 use super::*;
 
 fn environment(pairs: &[(&str, &str)]) -> Vec<(String, String)> {
@@ -179,5 +181,38 @@ fn every_option_refuses_nonsense_by_its_name() {
             Sources { flags: vec![FlagValue { key: option.key, flag: "--x", value: " ".to_owned() }], ..Sources::default() };
         let message = Config::load(&sources).expect_err(option.key).to_string();
         assert!(message.starts_with(&format!("flag --x: {} = \" \": accepted is ", option.key)), "{message}");
+    }
+}
+
+#[test]
+fn a_file_nested_without_end_is_refused() {
+    for opening in ["[", "{a=", "[{a="] {
+        from_file(&format!("[window]\nsize = {}", opening.repeat(100_000))).expect_err("refused");
+    }
+}
+
+proptest! {
+    #[test]
+    fn any_file_is_read_or_refused(bytes in prop_oneof![
+        prop::collection::vec(any::<u8>(), 0..200),
+        "(\\[?[a-z_.\"]{0,12}\\]? ?=? ?[0-9a-z\"'\\[\\]{}.:-]{0,12}\n){0,6}".prop_map(String::into_bytes),
+        "\\[(window|rocksdb|clicks|server)\\]\n(size|ttl|topic|listen) = \\PC{0,20}\n".prop_map(String::into_bytes),
+    ]) {
+        let mut file = tempfile::NamedTempFile::new().expect("a temporary file");
+        file.write_all(&bytes).expect("written");
+        let loaded = Config::load(&Sources { file: Some(file.path().to_owned()), ..Sources::default() });
+        prop_assert!(loaded.is_ok() || loaded.is_err_and(|error| !error.to_string().is_empty()));
+    }
+
+    #[test]
+    fn any_environment_is_read_or_refused(
+        option in prop::sample::select(OPTIONS), name in "CLICKMILL_[A-Z_]{0,20}", value in "\\PC{0,30}|[-+0-9.]{0,40}[a-zA-Z]{0,3}",
+    ) {
+        let known = format!("CLICKMILL_{}", option.key.to_uppercase().replace('.', "__"));
+        for name in [&known, &name] {
+            let sources = Sources { environment: environment(&[(name, &value)]), ..Sources::default() };
+            let loaded = Config::load(&sources);
+            prop_assert!(loaded.is_ok() || loaded.is_err_and(|error| !error.to_string().is_empty()));
+        }
     }
 }

@@ -1,13 +1,13 @@
 //! What holds between options.
 
+use millstream::runtime::StreamsConfig;
+
 use super::error::ConfigError;
 use super::options::{KAFKA_SECTION, ROCKSDB_SECTION};
 use super::settings::Settings;
 use super::units::format_duration;
 use super::{ClicksConfig, Config};
-
-/// The store whose changelog, repartition, closed and watermarks topics the application has.
-const STORE: &str = "ad-clicks-store";
+use crate::serve::{STORE, closed_topic};
 
 /// Refuses values that are fine each by itself but not together.
 pub(super) fn check(config: &Config, settings: &Settings) -> Result<(), ConfigError> {
@@ -68,10 +68,15 @@ fn check_rocksdb(config: &Config, settings: &Settings) -> Result<(), ConfigError
 
 fn check_topics(config: &Config, settings: &Settings) -> Result<(), ConfigError> {
     let application_id = &config.engine.application_id;
-    let suffixes = ["changelog", "repartition", "closed", "watermarks"];
-    let internal = suffixes.iter().map(|suffix| format!("{application_id}-{STORE}-{suffix}"));
-    let mut ours = internal.chain([format!("{application_id}-late"), format!("{application_id}-dead-letter")]);
-    if ours.any(|topic| topic == config.clicks.topic) {
+    let streams = StreamsConfig::new(application_id.clone());
+    let ours = [
+        streams.changelog_topic(STORE),
+        streams.repartition_topic(STORE),
+        streams.late_topic(),
+        streams.dead_letter_topic(),
+        closed_topic(config),
+    ];
+    if ours.iter().any(|topic| **topic == *config.clicks.topic) {
         let reason = format!("the application {application_id} writes to this topic itself: choose another for the clicks");
         return Err(conflict("clicks.topic", settings, reason));
     }

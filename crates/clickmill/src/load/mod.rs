@@ -8,6 +8,9 @@ use std::path::{Path, PathBuf};
 pub use blocks::{Block, BlockError, Blocks};
 pub use source::{Fingerprint, fingerprint, open};
 
+#[cfg(test)]
+mod tests;
+
 /// Why a file cannot be loaded.
 #[derive(Debug, thiserror::Error)]
 pub enum LoadError {

@@ -19,6 +19,7 @@ use tokio::net::TcpListener;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::oneshot;
 
+pub(crate) use topology::closed_topic;
 pub use topology::{STORE, ad_clicks};
 
 use crate::click::ClickDecoder;

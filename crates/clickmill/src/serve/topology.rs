@@ -56,7 +56,8 @@ fn kept_for(config: &Config) -> Duration {
     config.window.retention + config.window.size + config.clicks.max_ahead
 }
 
-fn closed_topic(config: &Config) -> Topic {
+/// The topic of the final windows.
+pub(crate) fn closed_topic(config: &Config) -> Topic {
     format!("{}-{STORE}-closed", config.engine.application_id).into()
 }
 
