@@ -1,7 +1,7 @@
 //! The engine of this process: the embedded broker, the stores, and the threads that count.
 
 use std::convert::Infallible;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
@@ -50,6 +50,7 @@ impl Engine {
         std::fs::create_dir_all(dir).with_context(|| format!("cannot create the data directory {}", dir.display()))?;
         let clock: Arc<dyn Clock> = Arc::new(SystemClock);
         let memory = MemoryBudget::new(config.engine.memory as usize / 8 * 5);
+        refuse_state_without_log(dir)?;
         let broker = Arc::new(broker::open(&dir.join("log"), clock.clone(), &memory)?);
         let instance_id = instance::id(dir)?;
         let state_dir: PathBuf = dir.join("state").join(&config.engine.application_id);
@@ -137,6 +138,36 @@ impl Observer for CommitTimer {
     }
 }
 
+/// The log holds the clicks and what the state is rebuilt from. A new one beside older state would be another cluster: the state
+/// would be destroyed as not its own, and the loss would go unseen.
+fn refuse_state_without_log(dir: &Path) -> anyhow::Result<()> {
+    let (log, state) = (dir.join("log"), dir.join("state"));
+    let lost = broker::is_new(&log) && holds_files(&state).with_context(|| format!("cannot list {}", state.display()))?;
+    anyhow::ensure!(
+        !lost,
+        "{} is missing or empty, but {} holds counts made from it: put the log back from a backup, or delete {} too to begin anew",
+        log.display(),
+        state.display(),
+        state.display()
+    );
+    Ok(())
+}
+
+/// Whether there is a file anywhere below `dir`.
+fn holds_files(dir: &Path) -> std::io::Result<bool> {
+    let entries = match std::fs::read_dir(dir) {
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(false),
+        entries => entries?,
+    };
+    for entry in entries {
+        let entry = entry?;
+        if !entry.file_type()?.is_dir() || holds_files(&entry.path())? {
+            return Ok(true);
+        }
+    }
+    Ok(false)
+}
+
 fn thread_count(config: &Config) -> usize {
     let cores = || thread::available_parallelism().map_or(1, usize::from);
     config.engine.threads.map_or_else(cores, |threads| threads.get() as usize)
@@ -177,4 +208,23 @@ fn clicks_topic(broker: &EmbeddedBroker, config: &Config) -> anyhow::Result<u32>
         tracing::warn!("topic {topic} has {found} partitions, the configuration says {partitions}: a topic cannot shrink");
     }
     Ok(found)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_new_log_beside_older_state_is_refused() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let store = dir.path().join("state/clickmill/ad-clicks-store/0");
+        std::fs::create_dir_all(&store).expect("created");
+        refuse_state_without_log(dir.path()).expect("directories alone are no state");
+        std::fs::write(store.join("CURRENT"), "").expect("written");
+        let refused = refuse_state_without_log(dir.path()).expect_err("the log is gone").to_string();
+        assert!(refused.contains("log is missing") && refused.contains("from a backup"), "{refused}");
+        std::fs::create_dir(dir.path().join("log")).expect("created");
+        std::fs::write(dir.path().join("log/CURRENT"), "").expect("written");
+        refuse_state_without_log(dir.path()).expect("there is a log");
+    }
 }
