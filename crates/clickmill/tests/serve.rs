@@ -29,3 +29,24 @@ fn a_second_signal_ends_it_at_once() {
     assert!(began.elapsed() < Duration::from_secs(8), "{}", service.log());
     assert!(service.log().ends_with("clickmill: SIGINT while stopping: ended at once\n"), "{}", service.log());
 }
+
+#[test]
+fn what_would_change_the_meaning_of_counts_is_refused_before_anything_starts() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut service = Service::new(dir.path(), "[clicks]\npartitions = 2\n");
+    service.start_and_wait();
+    service.stop();
+    let refused = |setting: &str, value: &str| {
+        let output = service.command().env(setting, value).output().unwrap();
+        let said = String::from_utf8(output.stderr).unwrap();
+        assert_eq!(output.status.code(), Some(2), "{said}");
+        assert!(!said.contains("Clickmill is up"), "{said}");
+        said
+    };
+    let said = refused("CLICKMILL_WINDOW__SIZE", "1m");
+    assert!(said.contains("window.size = 1m, but application clickmill has counted with window.size = 5m: "), "{said}");
+    let said = refused("CLICKMILL_CLICKS__KEYED_BY_AD", "true");
+    assert!(said.contains("has counted with clicks.keyed_by_ad = false: "), "{said}");
+    service.start_and_wait();
+    service.stop();
+}

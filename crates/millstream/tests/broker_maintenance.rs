@@ -8,7 +8,8 @@ use std::time::Duration;
 
 use millstream::broker::local::{LocalBroker, MemoryBroker, MemoryLog, Unit};
 use millstream::broker::{
-    Broker, CommittedOffset, Consumer, FetchedBatch, Isolation, LogReader, Polled, TopicSettings, TransactionalProducer,
+    Broker, CommittedOffset, Consumer, FetchedBatch, GroupMetadata, Isolation, LogReader, Polled, TopicSettings,
+    TransactionalProducer,
 };
 use millstream::clock::ManualClock;
 use millstream::record::{Offset, Partition, Record, Timestamp, TopicPartition};
@@ -161,11 +162,7 @@ fn retention_by_time_drops_what_is_old_and_consumed() {
     maintain_to_the_end(&broker);
     assert_eq!(stored(&broker).len(), 300, "nothing that the group has still to read");
 
-    let mut producer = broker.producer("p").unwrap();
-    producer.begin().unwrap();
-    let offset = CommittedOffset { offset: Offset(200), metadata: String::new() };
-    producer.send_offsets(&group, &[(log(), offset)]).unwrap();
-    producer.commit().unwrap();
+    commit(&broker, &group, 200);
     clock.set(Timestamp(1100));
     maintain_to_the_end(&broker);
     assert_eq!(stored(&broker).len(), 300, "the first segment holds records that are not old yet");
@@ -190,4 +187,55 @@ fn retention_by_size_drops_whole_segments() {
     assert!(left.contains_key(&599));
     let bytes = left.len() * VALUE_BYTES;
     assert!(bytes <= limit as usize + (1 << 20) && bytes > 1 << 20, "{bytes}");
+}
+
+fn commit(broker: &MemoryBroker, group: &GroupMetadata, offset: i64) {
+    let mut producer = broker.producer("p").unwrap();
+    producer.begin().unwrap();
+    let offset = CommittedOffset { offset: Offset(offset), metadata: String::new() };
+    producer.send_offsets(group, &[(log(), offset)]).unwrap();
+    producer.commit().unwrap();
+}
+
+#[test]
+fn a_group_that_nobody_runs_holds_nothing_back_while_another_runs() {
+    let retention = Some(Duration::from_millis(1));
+    let (broker, clock) = broker(&TopicSettings { retention, ..TopicSettings::kept_for_ever(1) });
+    (0..300).for_each(|number| append(&broker, &[(b"k", Some(number), 0)]));
+    let first = |broker: &MemoryBroker| {
+        maintain_to_the_end(broker);
+        stored(broker).keys().next().copied()
+    };
+    let mut slow = broker.subscribe("slow", &["log".into()]).unwrap();
+    let Polled::Assigned { group, .. } = slow.poll(Duration::ZERO).unwrap() else { panic!("assigned") };
+    clock.set(Timestamp(1_000));
+    assert_eq!(first(&broker), Some(0), "it has committed nothing");
+    commit(&broker, &group, 100);
+    slow.leave().unwrap();
+    assert_eq!(first(&broker), Some(100), "nobody runs, and it may come back");
+
+    let mut fast = broker.subscribe("fast", &["log".into()]).unwrap();
+    let Polled::Assigned { group, .. } = fast.poll(Duration::ZERO).unwrap() else { panic!("assigned") };
+    assert_eq!(first(&broker), Some(100), "it has committed nothing");
+    commit(&broker, &group, 250);
+    assert_eq!(first(&broker), Some(250), "only the group that runs counts");
+}
+
+#[test]
+fn retention_that_is_changed_is_stored() {
+    let clock = Arc::new(ManualClock::new(Timestamp(0)));
+    let storage = MemoryLog::default();
+    let open = || LocalBroker::open(storage.clone(), clock.clone(), "id").unwrap();
+    let before = open();
+    before.create_topic("log", &TopicSettings::kept_for_ever(1)).unwrap();
+    (0..300).for_each(|number| append(&before, &[(b"k", Some(number), 0)]));
+    clock.set(Timestamp(1_000));
+    maintain_to_the_end(&before);
+    assert_eq!(stored(&before).len(), 300);
+    before.set_retention("log", Some(Duration::from_millis(1)), None).unwrap();
+    assert!(before.set_retention("no such topic", None, None).is_err());
+
+    let after = open();
+    maintain_to_the_end(&after);
+    assert!(stored(&after).is_empty(), "{}", stored(&after).len());
 }

@@ -8,7 +8,7 @@ use crate::load::LoadError;
 
 #[derive(Debug, thiserror::Error)]
 pub(super) enum CommandError {
-    /// Arguments that do not go together.
+    /// Arguments that do not go together, or with what is kept.
     #[error("{0}")]
     Usage(String),
     #[error(transparent)]

@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use clap::Args;
 
 use crate::config::{Config, FlagValue, LogFormat, Sources};
+use crate::serve::Misconfigured;
 use crate::{logging, serve};
 
 use super::error::CommandError;
@@ -95,5 +96,8 @@ impl ServeArgs {
 pub(super) fn run(args: ServeArgs) -> Result<(), CommandError> {
     let config = Config::load(&args.options.into_sources(std::env::vars_os()))?;
     logging::init(&config.log).map_err(anyhow::Error::from)?;
-    Ok(serve::run(config)?)
+    serve::run(config).map_err(|error| match error.downcast::<Misconfigured>() {
+        Ok(misconfigured) => CommandError::Usage(misconfigured.to_string()),
+        Err(other) => CommandError::Other(other),
+    })
 }

@@ -34,7 +34,7 @@ pub(super) fn run(args: &StatusArgs) -> Result<(), CommandError> {
 }
 
 fn picture(cluster: &ClusterAnswer) -> String {
-    let mut table = table::table(&["instance", "endpoint", "task", "role", "state", "reads", "position", "lag"]);
+    let mut table = table::table(&["instance", "endpoint", "task", "role", "state", "reads", "position", "lag", "trouble"]);
     for instance in &cluster.instances {
         let active = instance.active_tasks.iter().map(|task| (task, "active"));
         let standby = instance.standby_tasks.iter().map(|task| (task, "standby"));
@@ -48,6 +48,7 @@ fn picture(cluster: &ClusterAnswer) -> String {
                 table::text(&format!("{}-{}", task.topic, task.partition)),
                 table::text(&task.position.map_or_else(String::new, |position| position.to_string())),
                 table::number(task.lag),
+                table::text(task.trouble.as_deref().unwrap_or_default()),
             ]);
         }
     }

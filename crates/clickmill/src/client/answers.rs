@@ -132,6 +132,8 @@ pub struct TaskStatus {
     pub lag: u64,
     /// How far its restore has come, while there is one.
     pub restore: Option<RestoreProgress>,
+    /// What keeps it from going on for now.
+    pub trouble: Option<String>,
 }
 
 /// How far a restore has come, in offsets of the changelog.

@@ -109,7 +109,8 @@ pub const OPTIONS: &[OptionSpec] = &[
         key: "server.advertise",
         kind: Kind::HostPort,
         default: None,
-        meaning: "How others reach this instance, `HOST:PORT`. Where it is not set: the address it listens on.",
+        meaning: "How others reach this instance, `HOST:PORT`, as `/v1/cluster` tells them. Where it is not set: the address it listens \
+                  on, which others cannot use where that is `0.0.0.0` or `[::]`: then set it.",
     },
     option("server.max_body", Kind::Size { min: KIB }, "16MiB", "The largest body of a request. A larger one is answered 413."),
     option(
@@ -125,7 +126,8 @@ pub const OPTIONS: &[OptionSpec] = &[
         "engine.application_id",
         Kind::Name { max_length: 190 },
         "clickmill",
-        "The name of the consumer group, and the prefix of all topics besides the clicks. Another name counts everything anew.",
+        "The name of the consumer group, and the prefix of all topics besides the clicks. Another name counts \
+         anew all clicks that are still kept.",
     ),
     option("engine.commit_interval", POSITIVE, "100ms", "How often counts are committed, and so become visible, when caught up."),
     option(

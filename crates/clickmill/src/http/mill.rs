@@ -78,12 +78,9 @@ pub enum Appended {
 /// Why no click of a request was appended.
 #[derive(Debug, Clone, thiserror::Error)]
 pub enum AppendError {
-    /// There is no room for more; there may be later.
-    #[error("no room for more clicks: {0}")]
-    Full(String),
-    /// More comes than can be written.
-    #[error("clicks come faster than they can be written")]
-    Overloaded,
+    /// The log takes nothing for now, as where its disk is full; it may later.
+    #[error("the log cannot take clicks for now: {0}")]
+    Unavailable(String),
     /// The process is on its way down and takes nothing more.
     #[error("this instance is shutting down")]
     ShuttingDown,

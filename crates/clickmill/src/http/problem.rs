@@ -32,7 +32,7 @@ pub(super) enum ProblemKind {
     Incomplete,
     NotReady,
     Overloaded,
-    StorageFull,
+    LogUnavailable,
     ShuttingDown,
     TimedOut,
     OutcomeUnknown,
@@ -56,7 +56,7 @@ impl ProblemKind {
         Self::Incomplete,
         Self::NotReady,
         Self::Overloaded,
-        Self::StorageFull,
+        Self::LogUnavailable,
         Self::ShuttingDown,
         Self::TimedOut,
         Self::OutcomeUnknown,
@@ -83,7 +83,7 @@ impl ProblemKind {
             Self::Incomplete => ("incomplete", S::SERVICE_UNAVAILABLE, "Some partitions cannot answer now"),
             Self::NotReady => ("not-ready", S::SERVICE_UNAVAILABLE, "Not every task is running yet"),
             Self::Overloaded => ("overloaded", S::SERVICE_UNAVAILABLE, "There is more to do than can be done"),
-            Self::StorageFull => ("storage-full", S::SERVICE_UNAVAILABLE, "There is no room for more clicks"),
+            Self::LogUnavailable => ("log-unavailable", S::SERVICE_UNAVAILABLE, "The log cannot take clicks for now"),
             Self::ShuttingDown => ("shutting-down", S::SERVICE_UNAVAILABLE, "This instance is shutting down"),
             Self::TimedOut => ("timed-out", S::SERVICE_UNAVAILABLE, "The request took too long"),
             Self::OutcomeUnknown => ("outcome-unknown", S::SERVICE_UNAVAILABLE, "The clicks may be stored or not"),
@@ -95,7 +95,7 @@ impl ProblemKind {
     /// After how many seconds the same request may succeed, where it may.
     fn retry_after(self) -> Option<u32> {
         match self {
-            Self::StorageFull | Self::ShuttingDown => Some(10),
+            Self::LogUnavailable | Self::ShuttingDown => Some(10),
             _ => (self.words().1 == StatusCode::SERVICE_UNAVAILABLE).then_some(1),
         }
     }
@@ -153,7 +153,7 @@ impl Problem {
     pub(super) fn not_ready(tasks: Vec<TaskStatus>) -> Self {
         let waiting: Vec<&str> = tasks.iter().filter(|task| task.state != "running").map(|task| task.task.as_str()).collect();
         let detail = if waiting.is_empty() {
-            "no task is assigned yet".to_owned()
+            "not every task is assigned yet".to_owned()
         } else {
             format!("tasks not running: {}", waiting.join(", "))
         };
@@ -194,8 +194,7 @@ impl From<QueryError> for Problem {
 impl From<AppendError> for Problem {
     fn from(error: AppendError) -> Self {
         let kind = match error {
-            AppendError::Full(_) => ProblemKind::StorageFull,
-            AppendError::Overloaded => ProblemKind::Overloaded,
+            AppendError::Unavailable(_) => ProblemKind::LogUnavailable,
             AppendError::ShuttingDown => ProblemKind::ShuttingDown,
             AppendError::OutcomeUnknown(_) => ProblemKind::OutcomeUnknown,
             AppendError::Failed(_) => ProblemKind::Internal,

@@ -54,6 +54,8 @@ pub struct TaskStatus {
     pub lag: u64,
     /// How far the restore of its state has come; null where there is none to do.
     pub restore: Option<RestoreProgress>,
+    /// What keeps it from going on for now; null where nothing does.
+    pub trouble: Option<String>,
 }
 
 /// How far a restore has come, in offsets of the changelog.

@@ -18,7 +18,7 @@ use millstream_rocksdb::state::RocksStores;
 
 use super::clock::SystemClock;
 use super::threads::Threads;
-use super::{instance, topology};
+use super::{Misconfigured, compatibility, instance, topology};
 use crate::config::{ClicksConfig, Config};
 use crate::metrics::Metrics;
 
@@ -55,9 +55,10 @@ impl Engine {
         let instance_id = instance::id(dir)?;
         let state_dir: PathBuf = dir.join("state").join(&config.engine.application_id);
         let stores = Arc::new(RocksStores::new(state_dir, memory, config.rocksdb.clone())?);
-        let clicks_partitions = clicks_topic(&broker, &config)?;
         let topology = topology::ad_clicks(&config)?;
         let streams = streams_config(&config, &instance_id);
+        compatibility::check(&config, &streams, &broker, &stores)?;
+        let clicks_partitions = clicks_topic(&broker, &config)?;
         let registry = Registry::new();
         let horizon = config.window.retention;
         let (b, r, c) = (broker.clone(), registry.clone(), clock.clone());
@@ -87,6 +88,12 @@ impl Engine {
             Ok::<_, Infallible>(())
         })?;
         Ok(threads)
+    }
+
+    /// How many tasks there are: one for each partition of the clicks, and of their counts where clicks are shuffled.
+    pub(super) fn task_count(&self) -> usize {
+        let shuffled = if self.config.clicks.keyed_by_ad { 0 } else { self.counts.partitions() };
+        (self.clicks_partitions + shuffled) as usize
     }
 
     /// What has to be done now and then, in bounded pieces.
@@ -184,8 +191,8 @@ fn streams_config(config: &Config, instance_id: &str) -> StreamsConfig {
     }
 }
 
-/// Creates the clicks topic where there is none, lets it grow where the configuration says more partitions than it has, and
-/// gives the number that it has then.
+/// Creates the clicks topic where there is none, else gives it the retention of the configuration and lets it grow where that
+/// says more partitions than it has. Gives the number that it has then.
 fn clicks_topic(broker: &EmbeddedBroker, config: &Config) -> anyhow::Result<u32> {
     let ClicksConfig { topic, partitions, keyed_by_ad, retention, retention_bytes, .. } = &config.clicks;
     let Some(found) = broker.describe_topic(topic)?.map(|found| found.partitions) else {
@@ -194,12 +201,15 @@ fn clicks_topic(broker: &EmbeddedBroker, config: &Config) -> anyhow::Result<u32>
         broker.create_topic(topic, &settings)?;
         return Ok(*partitions);
     };
+    broker.set_retention(topic, *retention, *retention_bytes)?;
     if found < *partitions {
-        anyhow::ensure!(
-            !keyed_by_ad,
-            "topic {topic} has {found} partitions, the configuration says {partitions}: a topic that is keyed by ad must keep its number \
-             of partitions; set clicks.partitions = {found}"
-        );
+        if *keyed_by_ad {
+            return Err(Misconfigured(format!(
+                "topic {topic} has {found} partitions, the configuration says {partitions}: a topic that is keyed by ad must keep its \
+                 number of partitions; set clicks.partitions = {found}"
+            ))
+            .into());
+        }
         tracing::info!("topic {topic} grows from {found} to {partitions} partitions");
         broker.add_partitions(topic, *partitions)?;
         return Ok(*partitions);

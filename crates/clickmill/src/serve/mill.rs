@@ -48,6 +48,7 @@ impl EngineMill {
                 position: restore.position.0,
                 end: restore.end.0,
             }),
+            trouble: task.trouble,
         }
     }
 
@@ -98,7 +99,7 @@ impl Mill for EngineMill {
     }
 
     fn readiness(&self) -> Readiness {
-        Readiness { ready: self.engine.registry.is_running(), tasks: self.tasks() }
+        Readiness { ready: self.engine.registry.is_running(self.engine.task_count()), tasks: self.tasks() }
     }
 
     fn cluster(&self) -> Cluster {
@@ -115,7 +116,7 @@ impl Mill for EngineMill {
 fn append_error(error: &BrokerError) -> AppendError {
     let reason = error.to_string();
     match error.kind() {
-        ErrorKind::Retry => AppendError::Full(reason),
+        ErrorKind::Retry => AppendError::Unavailable(reason),
         ErrorKind::OutcomeUnknown => AppendError::OutcomeUnknown(reason),
         ErrorKind::AbortTransaction | ErrorKind::Fenced | ErrorKind::OffsetOutOfRange | ErrorKind::Stop => {
             AppendError::Failed(reason)

@@ -1,6 +1,7 @@
 //! The service: everything that `clickmill serve` runs in one process, and in which order it starts and stops.
 
 mod clock;
+mod compatibility;
 mod engine;
 mod instance;
 mod mill;
@@ -33,10 +34,15 @@ use stats::Totals;
 /// How long requests that are under way may take to end when the service stops.
 const DRAIN_TIME: Duration = Duration::from_secs(10);
 
+/// A configuration under which the service cannot go on from what it has kept. Nothing was taken in. One line with the way out.
+#[derive(Debug, thiserror::Error)]
+#[error("{0}")]
+pub struct Misconfigured(String);
+
 /// Runs the service until it is told to stop (SIGTERM, Ctrl-C), or cannot go on.
 ///
 /// # Errors
-/// What kept it from starting, or from going on.
+/// What kept it from starting, or from going on. A configuration that does not fit is a [`Misconfigured`].
 pub fn run(config: Config) -> anyhow::Result<()> {
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().context("cannot start the runtime")?;
     runtime.block_on(serve(config))

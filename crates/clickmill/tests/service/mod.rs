@@ -58,7 +58,7 @@ impl Service {
     }
 
     /// The command that starts it.
-    fn command(&self) -> Command {
+    pub(crate) fn command(&self) -> Command {
         let mut command = clickmill(&["serve", "--log-format", "json", "--listen", &format!("127.0.0.1:{}", self.port)]);
         command.arg("--config").arg(self.dir.join("clickmill.toml")).arg("--data-dir").arg(self.data_dir());
         command

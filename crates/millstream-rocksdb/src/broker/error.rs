@@ -4,6 +4,8 @@ use std::path::Path;
 
 use millstream::broker::{BrokerError, ErrorKind};
 
+use crate::full::{is_full, says_full};
+
 /// The error for a failed call on the log in `dir`.
 pub(super) fn broker_error(dir: &Path, doing: &str, error: &rocksdb::Error) -> BrokerError {
     let (kind, way_out) = kind_of(error);
@@ -14,7 +16,7 @@ pub(super) fn broker_error(dir: &Path, doing: &str, error: &rocksdb::Error) -> B
 /// when the log is opened again, although the disk is only full.
 pub(super) fn write_error(dir: &Path, error: &rocksdb::Error) -> BrokerError {
     let failed = broker_error(dir, "write", error);
-    let may_turn_up = is_full(error.as_ref()) && !is_cut_off(error.as_ref());
+    let may_turn_up = says_full(error.as_ref()) && !is_cut_off(error.as_ref());
     if may_turn_up { BrokerError::new(ErrorKind::OutcomeUnknown, failed.to_string()) } else { failed }
 }
 
@@ -30,7 +32,7 @@ fn kind_of(error: &rocksdb::Error) -> (ErrorKind, &'static str) {
     let message: &str = error.as_ref();
     match error.kind() {
         Incomplete | TimedOut | Busy | TryAgain => (ErrorKind::Retry, ""),
-        IOError if is_full(message) => (ErrorKind::Retry, "; it goes on when there is room again"),
+        IOError if says_full(message) => (ErrorKind::Retry, "; it goes on when there is room again"),
         IOError if message.contains("lock file") || message.contains("lock hold") => {
             (ErrorKind::Stop, "; another process has this directory open: stop it, or use a directory of your own")
         }
@@ -41,11 +43,7 @@ fn kind_of(error: &rocksdb::Error) -> (ErrorKind, &'static str) {
 
 /// The error for a failed call on a directory.
 pub(super) fn directory_error(dir: &Path, doing: &str, error: &std::io::Error) -> BrokerError {
-    use std::io::ErrorKind::{QuotaExceeded, StorageFull};
-    let kind = match error.kind() {
-        StorageFull | QuotaExceeded => ErrorKind::Retry,
-        _ => ErrorKind::Stop,
-    };
+    let kind = if is_full(error) { ErrorKind::Retry } else { ErrorKind::Stop };
     BrokerError::new(kind, format!("broker in {}: cannot {doing}: {error}", dir.display()))
 }
 
@@ -54,10 +52,6 @@ pub(super) fn directory_error(dir: &Path, doing: &str, error: &std::io::Error) -
 /// door. It is another thing where the record had been appended, and then the sync or the manifest failed.
 fn is_cut_off(message: &str) -> bool {
     message.contains("appending to file") && [".log: ", ".sst: ", ".blob: "].iter().any(|file| message.contains(file))
-}
-
-fn is_full(message: &str) -> bool {
-    ["No space left on device", "Disk quota exceeded", "File too large"].iter().any(|full| message.contains(full))
 }
 
 #[cfg(test)]

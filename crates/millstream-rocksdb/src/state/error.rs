@@ -5,6 +5,8 @@ use std::path::Path;
 use millstream::store::{StoreError, StoreErrorKind};
 use rocksdb::ErrorKind;
 
+use crate::full::{is_full, says_full};
+
 /// The error for a failed call on the store in `dir`.
 pub(super) fn store_error(dir: &Path, doing: &str, error: &rocksdb::Error) -> StoreError {
     let kind = kind_of(error);
@@ -24,11 +26,7 @@ pub(super) fn corrupt(dir: &Path, reason: &str) -> StoreError {
 
 /// The error for a failed call on a directory.
 pub(super) fn directory_error(dir: &Path, doing: &str, error: &std::io::Error) -> StoreError {
-    use std::io::ErrorKind::{QuotaExceeded, StorageFull};
-    let kind = match error.kind() {
-        StorageFull | QuotaExceeded => StoreErrorKind::Retry,
-        _ => StoreErrorKind::Stop,
-    };
+    let kind = if is_full(error) { StoreErrorKind::Retry } else { StoreErrorKind::Stop };
     StoreError::new(kind, format!("store in {}: cannot {doing}: {error}", dir.display()))
 }
 
@@ -39,7 +37,7 @@ fn kind_of(error: &rocksdb::Error) -> StoreErrorKind {
     match error.kind() {
         ErrorKind::Corruption => StoreErrorKind::Corrupt,
         ErrorKind::Incomplete | ErrorKind::TimedOut | ErrorKind::Busy | ErrorKind::TryAgain => StoreErrorKind::Retry,
-        ErrorKind::IOError if says("No space left on device") || says("Disk quota exceeded") => StoreErrorKind::Retry,
+        ErrorKind::IOError if says_full(message) => StoreErrorKind::Retry,
         // The store is being closed by another thread.
         ErrorKind::IOError if says("lock hold by current process") => StoreErrorKind::Retry,
         // A file that RocksDB knows of is gone.

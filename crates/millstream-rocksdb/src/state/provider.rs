@@ -1,6 +1,7 @@
 //! Opening and removing state stores.
 
 use std::collections::BTreeMap;
+use std::fs::DirEntry;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -44,6 +45,24 @@ impl RocksStores {
     /// What RocksDB says of the stores that are open now, and of the memory that they share.
     pub fn statistics(&self) -> StoreStatistics {
         statistics(&self.shared, &self.budget, &self.open.lock())
+    }
+
+    /// The partitions for which there is a store of that name, ascending.
+    ///
+    /// # Errors
+    /// Where the directory cannot be read.
+    pub fn partitions(&self, store: &str) -> Result<Vec<Partition>, StoreError> {
+        let dir = self.dir.join(store);
+        let failed = |error| directory_error(&dir, "list the stores", &error);
+        let entries = match std::fs::read_dir(&dir) {
+            Ok(entries) => entries.collect::<Result<Vec<_>, _>>().map_err(failed)?,
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => Vec::new(),
+            Err(error) => return Err(failed(error)),
+        };
+        let number = |entry: &DirEntry| entry.file_name().to_str()?.parse().ok().map(Partition);
+        let mut partitions: Vec<_> = entries.iter().filter_map(number).collect();
+        partitions.sort_unstable();
+        Ok(partitions)
     }
 
     fn path(&self, store: &str, partition: Partition) -> Result<PathBuf, StoreError> {

@@ -67,6 +67,11 @@ impl<B: Broker> Counts<B> {
         })
     }
 
+    /// The number of partitions of the store.
+    pub fn partitions(&self) -> u32 {
+        self.partitions
+    }
+
     /// Asks the broker how far counting is behind. To be called now and then; answers say how long ago it was.
     pub fn refresh_lag(&self) -> Result<(), BrokerError> {
         self.lag.refresh(&*self.broker, self.clock.now())
@@ -104,7 +109,7 @@ impl<B: Broker> Counts<B> {
         completeness.final_until = (all_answered && closed_through > 0).then_some(Timestamp(closed_through));
         self.put_lag(&mut completeness, asked);
         if !all_answered && !read.allow_partial {
-            return Err(QueryError::Incomplete(completeness));
+            return Err(QueryError::Incomplete(Box::new(completeness)));
         }
         Ok((copies, completeness))
     }

@@ -104,7 +104,7 @@ pub struct ReadOptions {
 pub enum QueryError {
     /// Some partitions have no copy here that may answer.
     #[error("partitions {:?} cannot answer now", .0.missing.iter().map(|p| p.0).collect::<Vec<_>>())]
-    Incomplete(Completeness),
+    Incomplete(Box<Completeness>),
     /// The store could not be read.
     #[error(transparent)]
     Store(#[from] StoreError),

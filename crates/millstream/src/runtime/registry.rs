@@ -84,10 +84,10 @@ impl Registry {
         self.lock().records.clone()
     }
 
-    /// Whether there are tasks, and all of them run.
-    pub fn is_running(&self) -> bool {
+    /// Whether this instance has so many tasks, and all of them run. While tasks go over between threads there are fewer.
+    pub fn is_running(&self, tasks: usize) -> bool {
         let inner = self.lock();
-        !inner.tasks.is_empty() && inner.tasks.values().all(|(_, task)| task.state == TaskState::Running)
+        inner.tasks.len() == tasks && inner.tasks.values().all(|(_, task)| task.state == TaskState::Running)
     }
 
     /// The same registry, for the thread of that number.
@@ -144,5 +144,29 @@ impl Registry {
 
     fn lock(&self) -> MutexGuard<'_, Inner> {
         self.inner.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn tasks_that_are_missing_do_not_run() {
+        let registry = Registry::new();
+        let put = |number: u32, state: TaskState| {
+            let input = TopicPartition::new("t", Partition(number));
+            let id = TaskId { subtopology: 0, partition: input.partition };
+            registry.put_task(TaskStatus { id, input, state, restore: None, committed: None, stream_time: None, trouble: None });
+            id
+        };
+        put(0, TaskState::Running);
+        assert!(!registry.is_running(2));
+        put(1, TaskState::Restoring);
+        assert!(!registry.is_running(2));
+        let revoked = put(1, TaskState::Running);
+        assert!(registry.is_running(2));
+        registry.remove_task(revoked);
+        assert!(!registry.is_running(2));
     }
 }

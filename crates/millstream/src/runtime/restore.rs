@@ -189,7 +189,7 @@ pub(crate) fn gap(partition: &TopicPartition, position: Offset, start: Offset) -
         ErrorKind::OffsetOutOfRange,
         format!(
             "{partition} begins at offset {start}, but the group has read only up to {position}: {} records were deleted before they were \
-             counted; keep the topic's records longer, and reset the group to accept the gap",
+             counted; put the records back, or count what is left under another application id",
             start.0 - position.0
         ),
     )

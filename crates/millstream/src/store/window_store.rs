@@ -40,6 +40,21 @@ pub struct StoreIdentity {
     pub keyed: bool,
 }
 
+impl StoreIdentity {
+    /// What a store says that it belongs to; none where it says nothing, as a new one.
+    ///
+    /// # Errors
+    /// Where the store cannot be read, or what it says cannot.
+    pub fn of(store: &dyn StateStore) -> Result<Option<Self>, StoreError> {
+        Self::read(&*store.snapshot())
+    }
+
+    fn read(snapshot: &dyn StoreSnapshot) -> Result<Option<Self>, StoreError> {
+        let Some(bytes) = snapshot.get(Space::Meta, IDENTITY)? else { return Ok(None) };
+        serde_json::from_slice(&bytes).map(Some).map_err(|e| garbled(&format!("its identity cannot be read: {e}")))
+    }
+}
+
 /// What a window's rows add up to.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct WindowTotals {
@@ -71,13 +86,9 @@ pub(crate) struct WindowStore {
 impl WindowStore {
     /// Reads what the store knows about itself.
     pub(crate) fn open(store: Arc<dyn StateStore>) -> Result<Self, StoreError> {
-        let (mut identity, mut position, mut windows) = (None, None, BTreeMap::new());
-        {
+        let (mut position, mut windows) = (None, BTreeMap::new());
+        let identity = {
             let snapshot = store.snapshot();
-            if let Some(bytes) = snapshot.get(Space::Meta, IDENTITY)? {
-                identity =
-                    Some(serde_json::from_slice(&bytes).map_err(|e| garbled(&format!("its identity cannot be read: {e}")))?);
-            }
             if let Some(bytes) = snapshot.get(Space::Meta, POSITION)? {
                 let bytes = bytes.try_into().map_err(|_| garbled("its position cannot be read"))?;
                 position = Some(Offset(i64::from_be_bytes(bytes)));
@@ -85,7 +96,8 @@ impl WindowStore {
             scan_totals(&*snapshot, Timestamp(0), Timestamp(i64::MAX), &mut |start, totals| {
                 windows.insert(start, totals);
             })?;
-        }
+            StoreIdentity::read(&*snapshot)?
+        };
         Ok(Self { store, identity, position, windows })
     }
 

@@ -75,7 +75,7 @@ impl FakeMill {
         if completeness.is_complete() || read.allow_partial {
             Ok(Answer { value, completeness })
         } else {
-            Err(QueryError::Incomplete(completeness))
+            Err(QueryError::Incomplete(Box::new(completeness)))
         }
     }
 
@@ -196,6 +196,7 @@ fn task(task: &str, state: &str) -> TaskStatus {
         position: Some(5),
         lag: 2,
         restore,
+        trouble: None,
     }
 }
 

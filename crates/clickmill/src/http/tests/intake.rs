@@ -111,8 +111,7 @@ async fn a_key_makes_it_safe_to_send_again() {
 #[tokio::test]
 async fn what_cannot_be_written_says_when_to_come_back() {
     let cases = [
-        (AppendError::Full("disk".into()), 503, "storage-full", "10"),
-        (AppendError::Overloaded, 503, "overloaded", "1"),
+        (AppendError::Unavailable("disk".into()), 503, "log-unavailable", "10"),
         (AppendError::ShuttingDown, 503, "shutting-down", "10"),
         (AppendError::OutcomeUnknown("sync".into()), 503, "outcome-unknown", "1"),
         (AppendError::Failed("broken".into()), 500, "internal", ""),

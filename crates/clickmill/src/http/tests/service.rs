@@ -30,8 +30,9 @@ async fn health_readiness_and_cluster() {
     assert_eq!(api.get("/readyz?from=probe").await.json(200)["ready"], true);
     let cluster = api.get("/v1/cluster").await.json(200);
     assert_eq!(cluster["instances"][0]["endpoint"], "127.0.0.1:8080");
-    let task =
-        json!({"task": "0_0", "state": "running", "topic": "clicks", "partition": 0, "position": 5, "lag": 2, "restore": null});
+    let task = json!({
+        "task": "0_0", "state": "running", "topic": "clicks", "partition": 0, "position": 5, "lag": 2, "restore": null, "trouble": null
+    });
     assert_eq!(cluster["instances"][0]["active_tasks"], json!([task]));
 
     let waiting = Api::failing(Faults { not_ready: true, ..Faults::default() });

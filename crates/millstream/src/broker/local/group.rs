@@ -144,10 +144,9 @@ impl Group {
         self.held.get(partition).is_some_and(|holding| holding.member == id)
     }
 
-    /// Whether any member consumes the topic, or one has committed a position in it.
+    /// Whether any member consumes the topic.
     pub(super) fn consumes(&self, topic: &str) -> bool {
         self.members.values().any(|member| member.topics.contains(topic))
-            || self.offsets.keys().any(|partition| &*partition.topic == topic)
     }
 
     /// Whether positions of these partitions may be committed on that proof.

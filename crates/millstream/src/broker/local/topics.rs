@@ -1,5 +1,7 @@
 //! Creating topics, making them larger, deleting from their heads.
 
+use std::time::Duration;
+
 use super::super::{BrokerError, ErrorKind, TopicSettings};
 use super::entries;
 use super::state::TopicState;
@@ -23,6 +25,25 @@ impl<S: LogStorage> LocalBroker<S> {
         }
         let larger = TopicState { settings: TopicSettings { partitions, ..known.settings }, ..known };
         self.shared.store_topic(&mut writer, &topic.into(), larger)
+    }
+
+    /// Changes how long, and how much of, a topic is kept. What falls out of the new limits goes with the next maintenance.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Stop`] where there is no such topic, [`ErrorKind::Retry`] where there is no room.
+    pub fn set_retention(
+        &self,
+        topic: &str,
+        retention: Option<Duration>,
+        retention_bytes: Option<u64>,
+    ) -> Result<(), BrokerError> {
+        let mut writer = lock(&self.shared.writer);
+        let known = lock(&self.shared.state).topics.get(topic).cloned().ok_or_else(|| BrokerError::unknown_topic(topic))?;
+        let settings = TopicSettings { retention, retention_bytes, ..known.settings.clone() };
+        if settings == known.settings {
+            return Ok(());
+        }
+        self.shared.store_topic(&mut writer, &topic.into(), TopicState { settings, ..known })
     }
 }
 

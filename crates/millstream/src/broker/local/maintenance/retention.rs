@@ -1,7 +1,11 @@
 //! Retention by time and by size, by whole segments. It takes nothing that a group consuming the topic has not committed yet: a
 //! backlog is kept, whatever the settings say.
+//!
+//! A group consumes a topic while it has members that do: one that nobody runs any more would keep everything for ever. While
+//! no group has any, as between two runs, all that have committed a position in the partition count, for any may come back.
 
 use super::super::super::TopicSettings;
+use super::super::group::Group;
 use super::super::log::Log;
 use super::super::state::State;
 use super::super::storage::LogStorage;
@@ -50,9 +54,10 @@ fn wanted_start(log: &Log, settings: &TopicSettings, now: Timestamp) -> Offset {
     start
 }
 
-/// The offset before which every group that consumes the topic has committed.
+/// The offset before which every group that counts has committed. A member's group without a position has it all to read.
 fn consumed(state: &State, partition: &TopicPartition, log: &Log) -> Offset {
-    let consumers = state.groups.values().filter(|group| group.consumes(&partition.topic));
-    let positions = consumers.map(|group| group.offsets.get(partition).map_or(log.start, |committed| committed.offset));
-    positions.min().unwrap_or(log.end)
+    let committed = |group: &Group| group.offsets.get(partition).map(|committed| committed.offset);
+    let run = state.groups.values().filter(|group| group.consumes(&partition.topic));
+    let run = run.map(|group| committed(group).unwrap_or(log.start)).min();
+    run.or_else(|| state.groups.values().filter_map(committed).min()).unwrap_or(log.end)
 }
