@@ -9,7 +9,8 @@ use std::time::{Duration, Instant};
 pub(crate) struct Measured {
     passed: Duration,
     this_thread: Duration,
-    all_threads: Duration,
+    /// The processor time of the threads that were there.
+    pub(crate) all_threads: Duration,
 }
 
 impl Measured {

@@ -6,8 +6,6 @@ use std::ops::ControlFlow;
 use std::sync::Arc;
 use std::time::Duration;
 
-use foldhash::HashMap;
-
 use super::lag::{Lag, LagMonitor};
 use super::{Answer, Completeness, CountQueries, KeyCount, Period, QueryError, ReadOptions, StalePartition, WindowCount};
 use crate::broker::{Broker, BrokerError, ErrorKind};
@@ -19,6 +17,7 @@ use crate::runtime::registry::StoreEntry;
 use crate::runtime::{Registry, StreamsConfig};
 use crate::store::window_store::scan_totals;
 use crate::store::{Space, StateStore, StoreError, StoreErrorKind, StoreSnapshot, row};
+use crate::task::table::Table;
 use crate::time::TimeWindows;
 use crate::topology::Topology;
 
@@ -187,8 +186,9 @@ impl<B: Broker> CountQueries for Counts<B> {
         // A key lies in one partition only, so the best of each partition contain the best of all.
         let mut best = Best::new(limit);
         for copy in copies {
-            for (key, count) in self.ask(&copy, |snapshot| sums_by_key(snapshot, period))? {
-                best.offer(count, key);
+            let sums = self.ask(&copy, |snapshot| sums_by_key(snapshot, period))?;
+            for entry in sums.entries() {
+                best.offer(entry.acc, sums.key(entry));
             }
         }
         Ok(Answer { value: best.into_sorted(), completeness })
@@ -220,8 +220,8 @@ fn counts_of_key(snapshot: &dyn StoreSnapshot, key: &[u8], period: Period) -> Re
 }
 
 /// The counts of each key, added up over the period: full sums, for the best of each window do not add up to the best of all.
-fn sums_by_key(snapshot: &dyn StoreSnapshot, period: Period) -> Result<HashMap<Box<[u8]>, i64>, StoreError> {
-    let mut sums: HashMap<Box<[u8]>, i64> = HashMap::default();
+fn sums_by_key(snapshot: &dyn StoreSnapshot, period: Period) -> Result<Table<i64>, StoreError> {
+    let mut sums = Table::new();
     let mut unreadable = None;
     let (from, to) = (row::first_key(period.from), row::first_key(period.to));
     snapshot.scan(Space::Rows, &from, &to, &mut |row_key, value| {
@@ -230,18 +230,11 @@ fn sums_by_key(snapshot: &dyn StoreSnapshot, period: Period) -> Result<HashMap<B
             return ControlFlow::Break(());
         };
         debug_assert!(start >= period.from);
-        match sums.get_mut(key) {
-            Some(sum) => *sum += count,
-            None => {
-                sums.insert(key.into(), count);
-            }
-        }
+        // One entry for each key, whatever the window.
+        sums.entry(period.from, key, || 0).0.acc += count;
         ControlFlow::Continue(())
     })?;
-    match unreadable {
-        Some(error) => Err(error),
-        None => Ok(sums),
-    }
+    unreadable.map_or(Ok(sums), Err)
 }
 
 /// The largest counts offered so far: largest first, equal ones by key ascending.
@@ -258,19 +251,19 @@ impl Best {
         Self { limit, heap: BinaryHeap::new() }
     }
 
-    fn offer(&mut self, count: i64, key: Box<[u8]>) {
+    fn offer(&mut self, count: i64, key: &[u8]) {
         if count == 0 || self.limit == 0 {
             return;
         }
         if self.heap.len() == self.limit {
             let is_worse =
-                |Reverse(worst): &Reverse<(i64, Reverse<Box<[u8]>>)>| (count, Reverse(&key)) <= (worst.0, Reverse(&worst.1.0));
+                |Reverse((worst, Reverse(its_key))): &Reverse<Ranked>| (count, Reverse(key)) <= (*worst, Reverse(&**its_key));
             if self.heap.peek().is_some_and(is_worse) {
                 return;
             }
             self.heap.pop();
         }
-        self.heap.push(Reverse((count, Reverse(key))));
+        self.heap.push(Reverse((count, Reverse(key.into()))));
     }
 
     fn into_sorted(self) -> Vec<KeyCount> {
@@ -289,7 +282,7 @@ mod tests {
         fn the_best_are_those_of_a_full_sort(counts in prop::collection::btree_map("[a-c]{0,3}", 0i64..5, 0..30), limit in 0usize..8) {
             let mut best = Best::new(limit);
             for (key, count) in &counts {
-                best.offer(*count, key.as_bytes().into());
+                best.offer(*count, key.as_bytes());
             }
             let mut sorted: Vec<_> = counts.into_iter().filter(|(_, count)| *count > 0).collect();
             sorted.sort_by(|a, b| b.1.cmp(&a.1).then_with(|| a.0.cmp(&b.0)));

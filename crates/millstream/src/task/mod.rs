@@ -13,7 +13,7 @@ pub(crate) mod source;
 mod state;
 pub(crate) mod stateless;
 pub(crate) mod stream_task;
-mod table;
+pub(crate) mod table;
 
 use std::fmt;
 
