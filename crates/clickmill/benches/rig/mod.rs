@@ -75,7 +75,7 @@ impl<S: LogStorage> Rig<S> {
         let streams = StreamsConfig {
             commit_interval: config.engine.commit_interval,
             commit_interval_backlog: config.engine.commit_interval_backlog,
-            uncommitted_bytes: config.engine.memory as usize / 8,
+            uncommitted_bytes: config.engine.memory as usize / 16,
             idle_timeout: config.engine.idle_timeout,
             ..StreamsConfig::new("bench")
         };
@@ -127,7 +127,7 @@ pub(crate) fn memory_stores() -> Arc<dyn StoreProvider> {
 
 /// The part of the memory that RocksDB gets in the service.
 pub(crate) fn budget(config: &Config) -> MemoryBudget {
-    MemoryBudget::new(config.engine.memory as usize / 8 * 5)
+    MemoryBudget::new(config.engine.memory as usize / 2)
 }
 
 /// The broker that the service has, in a directory.

@@ -29,6 +29,12 @@ const PAUSE: Duration = Duration::from_millis(200);
 /// How often lag is looked up and the broker's own work is done.
 const UPKEEP_INTERVAL: Duration = Duration::from_millis(250);
 
+/// What part of the memory RocksDB gets.
+const ROCKSDB_SHARE: usize = 2;
+/// What part of the memory changes may take before they are committed. A commit holds them several times over: in the tasks' tables,
+/// encoded for the log, in the log's write, and in the stores'.
+const UNCOMMITTED_SHARE: usize = 16;
+
 /// What the parts of the service share.
 pub(super) struct Engine {
     pub(super) instance_id: String,
@@ -49,7 +55,7 @@ impl Engine {
         let dir = &config.data.dir;
         std::fs::create_dir_all(dir).with_context(|| format!("cannot create the data directory {}", dir.display()))?;
         let clock: Arc<dyn Clock> = Arc::new(SystemClock);
-        let memory = MemoryBudget::new(config.engine.memory as usize / 8 * 5);
+        let memory = MemoryBudget::new(config.engine.memory as usize / ROCKSDB_SHARE);
         refuse_state_without_log(dir)?;
         let broker = Arc::new(broker::open(&dir.join("log"), clock.clone(), &memory)?);
         let instance_id = instance::id(dir)?;
@@ -185,7 +191,7 @@ fn streams_config(config: &Config, instance_id: &str) -> StreamsConfig {
         instance_id: instance_id.to_owned(),
         commit_interval: config.engine.commit_interval,
         commit_interval_backlog: config.engine.commit_interval_backlog,
-        uncommitted_bytes: config.engine.memory as usize / 8 / thread_count(config),
+        uncommitted_bytes: config.engine.memory as usize / UNCOMMITTED_SHARE / thread_count(config),
         idle_timeout: config.engine.idle_timeout,
         ..StreamsConfig::new(config.engine.application_id.clone())
     }
