@@ -1,14 +1,14 @@
 #!/usr/bin/env bash
 # Shows that the service stays within its memory budget while what it keeps grows past ten times that size: clicks of ever new ads,
 # window after window, with a query now and then. Prints a line a round, and fails when the peak is above the budget.
-# MEMORY (128MiB), TIMES (10) and LISTEN (127.0.0.1:8090) choose another budget, multiple and address; DIR another place for the data.
+# MEMORY (256MiB), TIMES (10) and LISTEN (127.0.0.1:8090) choose another budget, multiple and address; DIR another place for the data.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 . scripts/rust-path.sh
 
-memory=${MEMORY:-128MiB}
+memory=${MEMORY:-256MiB}
 listen=${LISTEN:-127.0.0.1:8090}
-[[ $memory =~ ^[0-9]+MiB$ ]] || { echo "MEMORY=$memory: accepted is a number of MiB, such as 128MiB" >&2; exit 1; }
+[[ $memory =~ ^[0-9]+MiB$ ]] || { echo "MEMORY=$memory: accepted is a number of MiB, such as 256MiB" >&2; exit 1; }
 budget_kb=$((${memory%MiB} * 1024))
 goal_kb=$((budget_kb * ${TIMES:-10}))
 url="http://$listen"

@@ -14,7 +14,7 @@ use service::{Service, clickmill, pause};
 const PERIOD: &str = "from=2024-06-01T00:00:00Z&to=2024-06-01T01:00:00Z";
 
 /// Files small enough to have several, and no cache that outlives a restart anyway.
-const CONFIGURATION: &str = "[engine]\nmemory = \"64MiB\"\nidle_timeout = \"off\"\n";
+const CONFIGURATION: &str = "[engine]\nmemory = \"256MiB\"\nidle_timeout = \"off\"\n";
 
 struct Counted {
     service: Service,

@@ -17,7 +17,7 @@ use rand_chacha::ChaCha8Rng;
 use service::{Answer, Service, pause};
 
 const DIR: &str = "CLICKMILL_TEST_SMALL_DISK";
-const CONFIGURATION: &str = "engine.memory = \"64MiB\"";
+const CONFIGURATION: &str = "engine.memory = \"256MiB\"";
 const CLICKS_IN_A_REQUEST: u64 = 500;
 
 #[test]

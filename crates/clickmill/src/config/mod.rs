@@ -37,6 +37,8 @@ pub struct Config {
     pub clicks: ClicksConfig,
     /// How clicks are counted.
     pub window: WindowConfig,
+    /// How long what is sent on is kept.
+    pub topics: TopicsConfig,
     /// How state is stored; known to be valid.
     pub rocksdb: RocksDbOptions,
     /// What the service says on standard error.
@@ -80,7 +82,7 @@ pub struct EngineConfig {
     pub threads: Option<NonZeroU32>,
     /// How many copies of the state other instances keep.
     pub num_standbys: u32,
-    /// The budget for caches, write buffers and uncommitted changes in bytes.
+    /// The budget of the whole process in bytes.
     pub memory: u64,
     /// How long a partition may bring nothing before windows close without it; none is for ever.
     pub idle_timeout: Option<Duration>,
@@ -122,6 +124,17 @@ pub struct WindowConfig {
     pub retention: Duration,
 }
 
+/// `[topics]`: how long the embedded broker keeps what is sent on, by the records' own timestamps; none is for ever.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TopicsConfig {
+    /// Late clicks.
+    pub late_retention: Option<Duration>,
+    /// Clicks that could not be read.
+    pub dead_letter_retention: Option<Duration>,
+    /// Counts of final windows.
+    pub closed_retention: Option<Duration>,
+}
+
 /// `[log]`: what the service says on standard error.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct LogConfig {
@@ -138,6 +151,14 @@ pub enum LogFormat {
     Text,
     /// One JSON object a line.
     Json,
+}
+
+impl EngineConfig {
+    /// How many bytes of request bodies may be on their way in at once, and so the largest that one may have. Each is held
+    /// about three times over: as it came, encoded for the log, and in the log's write.
+    pub fn intake_bytes(&self) -> u64 {
+        self.memory / 16
+    }
 }
 
 impl Config {

@@ -67,12 +67,17 @@ pub struct OptionSpec {
 }
 
 /// The sections in the order in which they are documented, each with what it is about.
-pub const SECTIONS: [(&str, &str); 8] = [
+pub const SECTIONS: [(&str, &str); 9] = [
     ("server", "The HTTP server."),
     ("data", "Where everything is kept."),
     ("engine", "How clicks are processed."),
     ("clicks", "The topic that clicks arrive on, and how a click is read."),
     ("window", "How clicks are counted."),
+    (
+        "topics",
+        "How long the embedded broker keeps what the application itself sends on, by the records' own timestamps. By default nothing is \
+         ever deleted: these topics are for others to read.",
+    ),
     (
         KAFKA_SECTION,
         "Any librdkafka property by its own name, such as `bootstrap.servers = \"kafka:9092\"`. This build has the embedded broker \
@@ -112,7 +117,12 @@ pub const OPTIONS: &[OptionSpec] = &[
         meaning: "How others reach this instance, `HOST:PORT`, as `/v1/cluster` tells them. Where it is not set: the address it listens \
                   on, which others cannot use where that is `0.0.0.0` or `[::]`: then set it.",
     },
-    option("server.max_body", Kind::Size { min: KIB }, "16MiB", "The largest body of a request. A larger one is answered 413."),
+    option(
+        "server.max_body",
+        Kind::Size { min: KIB },
+        "16MiB",
+        "The largest body of a request, a sixteenth of `engine.memory` at most. A larger one is answered 413.",
+    ),
     option(
         "server.max_concurrent_requests",
         Kind::Integer { min: 1, max: 1_000_000 },
@@ -145,9 +155,9 @@ pub const OPTIONS: &[OptionSpec] = &[
     ),
     option(
         "engine.memory",
-        Kind::Size { min: 64 * MIB },
+        Kind::Size { min: 256 * MIB },
         "1GiB",
-        "The budget for RocksDB's caches and write buffers and for uncommitted changes, all together.",
+        "The budget of the whole process: RocksDB's caches and write buffers, uncommitted changes, clicks on their way in.",
     ),
     option(
         "engine.idle_timeout",
@@ -203,6 +213,24 @@ pub const OPTIONS: &[OptionSpec] = &[
         "How long after its end a window still takes clicks that come late. What comes later goes to the late topic.",
     ),
     option("window.retention", POSITIVE, "7d", "How far back counts can be asked for. At least size and grace together."),
+    option(
+        "topics.late_retention",
+        Kind::DurationOrOff,
+        "off",
+        "How long late clicks are kept, by the time at which they arrived. `\"off\"`: for ever.",
+    ),
+    option(
+        "topics.dead_letter_retention",
+        Kind::DurationOrOff,
+        "off",
+        "How long clicks that could not be read are kept, by the time at which they arrived. `\"off\"`: for ever.",
+    ),
+    option(
+        "topics.closed_retention",
+        Kind::DurationOrOff,
+        "off",
+        "How long the counts of final windows are kept on their topic, by event time. `\"off\"`: for ever.",
+    ),
     option(
         "rocksdb.write_buffer_size",
         Kind::Size { min: MIB },

@@ -11,7 +11,10 @@ use super::error::ConfigError;
 use super::options::{self, Kind, ROCKSDB_SECTION};
 use super::settings::{Setting, Settings};
 use super::units::{DURATION_FORM, SIZE_FORM, format_size, parse_duration, parse_size};
-use super::{ClicksConfig, Config, DataConfig, EngineConfig, LogConfig, LogFormat, ServerConfig, TimestampSource, WindowConfig};
+use super::{
+    ClicksConfig, Config, DataConfig, EngineConfig, LogConfig, LogFormat, ServerConfig, TimestampSource, TopicsConfig,
+    WindowConfig,
+};
 
 /// The word that switches an option off.
 const OFF: &str = "off";
@@ -39,6 +42,11 @@ pub(super) fn config(settings: &Settings) -> Result<Config, ConfigError> {
             size: values.duration("window.size")?,
             grace: values.duration("window.grace")?,
             retention: values.duration("window.retention")?,
+        },
+        topics: TopicsConfig {
+            late_retention: values.duration_or_off("topics.late_retention")?,
+            dead_letter_retention: values.duration_or_off("topics.dead_letter_retention")?,
+            closed_retention: values.duration_or_off("topics.closed_retention")?,
         },
         rocksdb: rocksdb(values)?,
         log: LogConfig { level: values.log_level("log.level")?, format: values.choice("log.format", LOG_FORMATS)? },

@@ -105,7 +105,7 @@ fn a_bad_value_is_refused_with_what_is_accepted() {
     );
     assert_eq!(
         refusal("[engine]\nmemory = \"1GB\"\n"),
-        "file:2: engine.memory = \"1GB\": accepted is a whole number with a unit: B, KiB, MiB, GiB or TiB, such as 64MiB, at least 64MiB"
+        "file:2: engine.memory = \"1GB\": accepted is a whole number with a unit: B, KiB, MiB, GiB or TiB, such as 64MiB, at least 256MiB"
     );
 }
 

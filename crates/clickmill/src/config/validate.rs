@@ -5,7 +5,7 @@ use millstream::runtime::StreamsConfig;
 use super::error::ConfigError;
 use super::options::{KAFKA_SECTION, ROCKSDB_SECTION};
 use super::settings::Settings;
-use super::units::format_duration;
+use super::units::{format_duration, format_size};
 use super::{ClicksConfig, Config};
 use crate::serve::{STORE, closed_topic};
 
@@ -16,6 +16,7 @@ pub(super) fn check(config: &Config, settings: &Settings) -> Result<(), ConfigEr
     check_clicks(&config.clicks, settings)?;
     check_topics(config, settings)?;
     check_rocksdb(config, settings)?;
+    check_memory(config, settings)?;
     if config.engine.commit_interval_backlog < config.engine.commit_interval {
         let reason = format!(
             "shorter than engine.commit_interval = {}: make it at least as long",
@@ -64,6 +65,15 @@ fn check_rocksdb(config: &Config, settings: &Settings) -> Result<(), ConfigError
         .rocksdb
         .validate()
         .map_err(|refused| conflict(&format!("{ROCKSDB_SECTION}.{}", refused.name), settings, refused.reason))
+}
+
+fn check_memory(config: &Config, settings: &Settings) -> Result<(), ConfigError> {
+    let most = config.engine.intake_bytes();
+    if config.server.max_body as u64 > most {
+        let reason = format!("more than a sixteenth of engine.memory, {}: lower it, or raise engine.memory", format_size(most));
+        return Err(conflict("server.max_body", settings, reason));
+    }
+    Ok(())
 }
 
 fn check_topics(config: &Config, settings: &Settings) -> Result<(), ConfigError> {

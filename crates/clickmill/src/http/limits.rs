@@ -13,9 +13,6 @@ use super::{HttpOptions, Service};
 /// How many requests may be appending at once. They share the syncs of the log, so that many are good.
 const APPENDS_AT_ONCE: usize = 128;
 
-/// How many bodies of the largest size fit into memory at once.
-const LARGEST_BODIES_AT_ONCE: usize = 4;
-
 /// The permits that are left.
 #[derive(Debug)]
 pub(super) struct Limits {
@@ -34,7 +31,7 @@ impl Limits {
         let cores = std::thread::available_parallelism().map_or(2, usize::from);
         Self {
             requests: Semaphore::new(options.max_concurrent_requests),
-            bodies: Arc::new(Semaphore::new(kib(options.max_body) as usize * LARGEST_BODIES_AT_ONCE)),
+            bodies: Arc::new(Semaphore::new(kib(options.intake_bytes.max(options.max_body)) as usize)),
             appends: Arc::new(Semaphore::new(APPENDS_AT_ONCE)),
             queries: Arc::new(Semaphore::new(cores * 4)),
             operations: Arc::new(Semaphore::new(2)),

@@ -33,7 +33,7 @@ pub use mill::{AppendError, Appended, Idempotency, IncomingClick, Mill};
 pub use status::{Cluster, Instance, Readiness, RestoreProgress, TaskStatus};
 
 use crate::click::ClickDecoder;
-use crate::config::ServerConfig;
+use crate::config::{Config, ServerConfig};
 use crate::metrics::Metrics;
 use limits::Limits;
 
@@ -48,6 +48,8 @@ pub const MAX_CLICKS_PER_REQUEST: usize = 200_000;
 pub struct HttpOptions {
     /// The largest body in bytes.
     pub max_body: usize,
+    /// How many bytes of bodies are held at once, at least `max_body`.
+    pub intake_bytes: usize,
     /// How many requests are worked on at once.
     pub max_concurrent_requests: usize,
     /// How long one request may take.
@@ -56,10 +58,11 @@ pub struct HttpOptions {
     pub max_query_period: Duration,
 }
 
-impl From<&ServerConfig> for HttpOptions {
-    fn from(config: &ServerConfig) -> Self {
-        let &ServerConfig { max_body, max_concurrent_requests, request_timeout, max_query_period, .. } = config;
-        Self { max_body, max_concurrent_requests, request_timeout, max_query_period }
+impl From<&Config> for HttpOptions {
+    fn from(config: &Config) -> Self {
+        let &ServerConfig { max_body, max_concurrent_requests, request_timeout, max_query_period, .. } = &config.server;
+        let intake_bytes = config.engine.intake_bytes() as usize;
+        Self { max_body, intake_bytes, max_concurrent_requests, request_timeout, max_query_period }
     }
 }
 

@@ -5,7 +5,6 @@ use std::time::Duration;
 use millstream::broker::Broker;
 use millstream::runtime::StreamsConfig;
 use millstream::store::{StoreError, StoreIdentity, StoreProvider};
-use millstream_rocksdb::broker::EmbeddedBroker;
 use millstream_rocksdb::state::RocksStores;
 
 use super::Misconfigured;
@@ -13,12 +12,7 @@ use super::topology::STORE;
 use crate::config::{Config, format_duration};
 
 /// Refuses a configuration under which the stores that are there could not go on.
-pub(super) fn check(
-    config: &Config,
-    streams: &StreamsConfig,
-    broker: &EmbeddedBroker,
-    stores: &RocksStores,
-) -> anyhow::Result<()> {
+pub(super) fn check(config: &Config, streams: &StreamsConfig, broker: &impl Broker, stores: &RocksStores) -> anyhow::Result<()> {
     let Some(changelog) = broker.describe_topic(&streams.changelog_topic(STORE))? else { return Ok(()) };
     let cluster_id = broker.cluster_id()?;
     for partition in stores.partitions(STORE)? {

@@ -1,25 +1,25 @@
-//! The engine of this process: the embedded broker, the stores, and the threads that count.
+//! The engine of this process: the broker, the stores, and the threads that count.
 
 use std::convert::Infallible;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 
 use anyhow::Context;
-use millstream::broker::{Broker, TopicSettings};
+use millstream::broker::Broker;
 use millstream::clock::Clock;
 use millstream::query::Counts;
 use millstream::runtime::{Observer, Parts, Registry, Stepped, StreamThread, StreamsConfig};
-use millstream_rocksdb::broker::{self, EmbeddedBroker};
 use millstream_rocksdb::memory::MemoryBudget;
 use millstream_rocksdb::state::RocksStores;
 
+use super::click_log::ClickLog;
 use super::clock::SystemClock;
 use super::threads::Threads;
-use super::{Misconfigured, compatibility, instance, topology};
-use crate::config::{ClicksConfig, Config};
+use super::{compatibility, instance, topology};
+use crate::config::Config;
 use crate::metrics::Metrics;
 
 /// How long a thread waits for records at most, and so how soon it sees that it is to stop.
@@ -36,39 +36,40 @@ const ROCKSDB_SHARE: usize = 2;
 const UNCOMMITTED_SHARE: usize = 16;
 
 /// What the parts of the service share.
-pub(super) struct Engine {
+pub(super) struct Engine<B: Broker> {
     pub(super) instance_id: String,
     pub(super) config: Config,
     pub(super) clock: Arc<dyn Clock>,
-    pub(super) broker: Arc<EmbeddedBroker>,
+    pub(super) broker: Arc<B>,
     pub(super) stores: Arc<RocksStores>,
     pub(super) registry: Registry,
-    pub(super) counts: Counts<EmbeddedBroker>,
+    pub(super) counts: Counts<B>,
     pub(super) clicks_partitions: u32,
     streams: StreamsConfig,
     topology: millstream::topology::Topology,
 }
 
-impl Engine {
+impl<B: ClickLog> Engine<B> {
     /// Opens everything that is kept, and creates the topics that are missing.
     pub(super) fn open(config: Config) -> anyhow::Result<Self> {
         let dir = &config.data.dir;
         std::fs::create_dir_all(dir).with_context(|| format!("cannot create the data directory {}", dir.display()))?;
         let clock: Arc<dyn Clock> = Arc::new(SystemClock);
         let memory = MemoryBudget::new(config.engine.memory as usize / ROCKSDB_SHARE);
-        refuse_state_without_log(dir)?;
-        let broker = Arc::new(broker::open(&dir.join("log"), clock.clone(), &memory)?);
+        let broker = Arc::new(B::open(&config, &clock, &memory)?);
         let instance_id = instance::id(dir)?;
         let state_dir: PathBuf = dir.join("state").join(&config.engine.application_id);
         let stores = Arc::new(RocksStores::new(state_dir, memory, config.rocksdb.clone())?);
         let topology = topology::ad_clicks(&config)?;
         let streams = streams_config(&config, &instance_id);
-        compatibility::check(&config, &streams, &broker, &stores)?;
-        let clicks_partitions = clicks_topic(&broker, &config)?;
+        compatibility::check(&config, &streams, &*broker, &stores)?;
+        let clicks_partitions = broker.prepare_clicks_topic(&config)?;
         let registry = Registry::new();
         let horizon = config.window.retention;
         let (b, r, c) = (broker.clone(), registry.clone(), clock.clone());
         let counts = Counts::new(topology::STORE, horizon, &topology, &streams, b, r, c)?;
+        // The topics are there now.
+        broker.keep_sent_on(&config, &streams)?;
         Ok(Self { instance_id, config, clock, broker, stores, registry, counts, clicks_partitions, streams, topology })
     }
 
@@ -109,7 +110,7 @@ impl Engine {
                 tracing::debug!(%error, "the lag could not be looked up");
             }
             loop {
-                match self.broker.maintain() {
+                match self.broker.maintain_log() {
                     Ok(true) if !stop.load(Ordering::Relaxed) => {}
                     Ok(_) => break,
                     Err(error) => {
@@ -123,7 +124,7 @@ impl Engine {
     }
 }
 
-fn count(mut thread: StreamThread<EmbeddedBroker>, stop: &AtomicBool) -> Result<(), millstream::runtime::StreamsError> {
+fn count<B: Broker>(mut thread: StreamThread<B>, stop: &AtomicBool) -> Result<(), millstream::runtime::StreamsError> {
     while !stop.load(Ordering::Relaxed) {
         if thread.step(LONGEST_POLL)? == Stepped::Troubled {
             thread::park_timeout(PAUSE);
@@ -151,36 +152,6 @@ impl Observer for CommitTimer {
     }
 }
 
-/// The log holds the clicks and what the state is rebuilt from. A new one beside older state would be another cluster: the state
-/// would be destroyed as not its own, and the loss would go unseen.
-fn refuse_state_without_log(dir: &Path) -> anyhow::Result<()> {
-    let (log, state) = (dir.join("log"), dir.join("state"));
-    let lost = broker::is_new(&log) && holds_files(&state).with_context(|| format!("cannot list {}", state.display()))?;
-    anyhow::ensure!(
-        !lost,
-        "{} is missing or empty, but {} holds counts made from it: put the log back from a backup, or delete {} too to begin anew",
-        log.display(),
-        state.display(),
-        state.display()
-    );
-    Ok(())
-}
-
-/// Whether there is a file anywhere below `dir`.
-fn holds_files(dir: &Path) -> std::io::Result<bool> {
-    let entries = match std::fs::read_dir(dir) {
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(false),
-        entries => entries?,
-    };
-    for entry in entries {
-        let entry = entry?;
-        if !entry.file_type()?.is_dir() || holds_files(&entry.path())? {
-            return Ok(true);
-        }
-    }
-    Ok(false)
-}
-
 fn thread_count(config: &Config) -> usize {
     let cores = || thread::available_parallelism().map_or(1, usize::from);
     config.engine.threads.map_or_else(cores, |threads| threads.get() as usize)
@@ -194,53 +165,5 @@ fn streams_config(config: &Config, instance_id: &str) -> StreamsConfig {
         uncommitted_bytes: config.engine.memory as usize / UNCOMMITTED_SHARE / thread_count(config),
         idle_timeout: config.engine.idle_timeout,
         ..StreamsConfig::new(config.engine.application_id.clone())
-    }
-}
-
-/// Creates the clicks topic where there is none, else gives it the retention of the configuration and lets it grow where that
-/// says more partitions than it has. Gives the number that it has then.
-fn clicks_topic(broker: &EmbeddedBroker, config: &Config) -> anyhow::Result<u32> {
-    let ClicksConfig { topic, partitions, keyed_by_ad, retention, retention_bytes, .. } = &config.clicks;
-    let Some(found) = broker.describe_topic(topic)?.map(|found| found.partitions) else {
-        let settings =
-            TopicSettings { partitions: *partitions, compacted: false, retention: *retention, retention_bytes: *retention_bytes };
-        broker.create_topic(topic, &settings)?;
-        return Ok(*partitions);
-    };
-    broker.set_retention(topic, *retention, *retention_bytes)?;
-    if found < *partitions {
-        if *keyed_by_ad {
-            return Err(Misconfigured(format!(
-                "topic {topic} has {found} partitions, the configuration says {partitions}: a topic that is keyed by ad must keep its \
-                 number of partitions; set clicks.partitions = {found}"
-            ))
-            .into());
-        }
-        tracing::info!("topic {topic} grows from {found} to {partitions} partitions");
-        broker.add_partitions(topic, *partitions)?;
-        return Ok(*partitions);
-    }
-    if found > *partitions {
-        tracing::warn!("topic {topic} has {found} partitions, the configuration says {partitions}: a topic cannot shrink");
-    }
-    Ok(found)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_new_log_beside_older_state_is_refused() {
-        let dir = tempfile::tempdir().expect("a directory");
-        let store = dir.path().join("state/clickmill/ad-clicks-store/0");
-        std::fs::create_dir_all(&store).expect("created");
-        refuse_state_without_log(dir.path()).expect("directories alone are no state");
-        std::fs::write(store.join("CURRENT"), "").expect("written");
-        let refused = refuse_state_without_log(dir.path()).expect_err("the log is gone").to_string();
-        assert!(refused.contains("log is missing") && refused.contains("from a backup"), "{refused}");
-        std::fs::create_dir(dir.path().join("log")).expect("created");
-        std::fs::write(dir.path().join("log/CURRENT"), "").expect("written");
-        refuse_state_without_log(dir.path()).expect("there is a log");
     }
 }

@@ -3,29 +3,27 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use millstream::broker::local::{Appended as Stored, Unit};
-use millstream::broker::{Broker, BrokerError, ErrorKind, Isolation};
+use millstream::broker::{Broker, Isolation};
 use millstream::query::CountQueries;
-use millstream::record::{Record, Timestamp, Topic, TopicPartition};
+use millstream::record::Timestamp;
 use millstream::runtime;
 
+use super::click_log::ClickLog;
 use super::engine::Engine;
 use crate::http::{
     AppendError, Appended, Cluster, Idempotency, IncomingClick, Instance, Mill, Readiness, RestoreProgress, TaskStatus,
 };
 
 /// An engine that takes clicks in until it is told to stop.
-pub(super) struct EngineMill {
-    engine: Arc<Engine>,
-    topic: Topic,
+pub(super) struct EngineMill<B: Broker> {
+    engine: Arc<Engine<B>>,
     endpoint: String,
     is_closed: AtomicBool,
 }
 
-impl EngineMill {
-    pub(super) fn new(engine: Arc<Engine>, endpoint: String) -> Self {
-        let topic = engine.config.clicks.topic.as_str().into();
-        Self { engine, topic, endpoint, is_closed: AtomicBool::new(false) }
+impl<B: ClickLog> EngineMill<B> {
+    pub(super) fn new(engine: Arc<Engine<B>>, endpoint: String) -> Self {
+        Self { engine, endpoint, is_closed: AtomicBool::new(false) }
     }
 
     /// Takes nothing more in.
@@ -57,7 +55,7 @@ impl EngineMill {
     }
 }
 
-impl Mill for EngineMill {
+impl<B: ClickLog> Mill for EngineMill<B> {
     fn now(&self) -> Timestamp {
         self.engine.clock.now()
     }
@@ -75,23 +73,11 @@ impl Mill for EngineMill {
         if self.is_closed.load(Ordering::Relaxed) {
             return Err(AppendError::ShuttingDown);
         }
-        let mut unit = Unit::new();
-        for click in clicks {
-            let to = TopicPartition::new(self.topic.clone(), click.partition);
-            unit.add(&to, &Record::new(Some(click.ad_id.as_bytes()), Some(click.value), arrived));
-        }
-        if let Some(Idempotency { key, answer }) = idempotency {
-            unit.set_idempotency_key(key, answer);
-        }
-        match self.engine.broker.append(unit) {
-            Ok(Stored::Stored(_)) => Ok(Appended::Now),
-            Ok(Stored::AlreadyStored(answer)) => Ok(Appended::Before(answer)),
-            Err(error) => Err(append_error(&error)),
-        }
+        self.engine.broker.append_clicks(&self.engine.config.clicks.topic, clicks, arrived, idempotency)
     }
 
     fn stored_answer(&self, key: &[u8]) -> Result<Option<Vec<u8>>, AppendError> {
-        self.engine.broker.stored_result(key).map_err(|error| append_error(&error))
+        self.engine.broker.stored_answer(key)
     }
 
     fn queries(&self) -> &dyn CountQueries {
@@ -110,16 +96,5 @@ impl Mill for EngineMill {
             standby_tasks: Vec::new(),
         };
         Cluster { application_id: self.engine.config.engine.application_id.clone(), instances: vec![instance] }
-    }
-}
-
-fn append_error(error: &BrokerError) -> AppendError {
-    let reason = error.to_string();
-    match error.kind() {
-        ErrorKind::Retry => AppendError::Unavailable(reason),
-        ErrorKind::OutcomeUnknown => AppendError::OutcomeUnknown(reason),
-        ErrorKind::AbortTransaction | ErrorKind::Fenced | ErrorKind::OffsetOutOfRange | ErrorKind::Stop => {
-            AppendError::Failed(reason)
-        }
     }
 }

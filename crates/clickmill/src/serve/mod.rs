@@ -1,7 +1,9 @@
 //! The service: everything that `clickmill serve` runs in one process, and in which order it starts and stops.
 
+mod click_log;
 mod clock;
 mod compatibility;
+mod embedded;
 mod engine;
 mod instance;
 mod mill;
@@ -16,6 +18,7 @@ use std::time::Duration;
 
 use anyhow::Context;
 use axum::Router;
+use millstream_rocksdb::broker::EmbeddedBroker;
 use tokio::net::TcpListener;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::oneshot;
@@ -27,6 +30,7 @@ use crate::click::ClickDecoder;
 use crate::config::Config;
 use crate::http::{self, HttpOptions};
 use crate::metrics::Metrics;
+use click_log::ClickLog;
 use engine::Engine;
 use mill::EngineMill;
 use stats::Totals;
@@ -45,20 +49,20 @@ pub struct Misconfigured(String);
 /// What kept it from starting, or from going on. A configuration that does not fit is a [`Misconfigured`].
 pub fn run(config: Config) -> anyhow::Result<()> {
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().context("cannot start the runtime")?;
-    runtime.block_on(serve(config))
+    runtime.block_on(serve::<EmbeddedBroker>(config))
 }
 
-async fn serve(config: Config) -> anyhow::Result<()> {
+async fn serve<B: ClickLog>(config: Config) -> anyhow::Result<()> {
     let mut signals = StopSignals::catch()?;
     let (listen, advertise) = (config.server.listen, config.server.advertise.clone());
     let listener = TcpListener::bind(listen).await.with_context(|| format!("cannot listen on {listen}"))?;
     let address = listener.local_addr().context("the listening socket has no address")?;
-    let engine = Arc::new(tokio::task::spawn_blocking(|| Engine::open(config)).await.context("opening panicked")??);
+    let engine = Arc::new(tokio::task::spawn_blocking(|| Engine::<B>::open(config)).await.context("opening panicked")??);
     let metrics = Arc::new(Metrics::new(Arc::new(Totals(engine.clone()))));
     let mill = Arc::new(EngineMill::new(engine.clone(), advertise.unwrap_or_else(|| address.to_string())));
     let threads = engine.start(&metrics).context("cannot start the engine's threads")?;
     let router =
-        http::router(mill.clone(), ClickDecoder::from(&engine.config.clicks), metrics, HttpOptions::from(&engine.config.server));
+        http::router(mill.clone(), ClickDecoder::from(&engine.config.clicks), metrics, HttpOptions::from(&engine.config));
     tracing::info!(%address, data = %engine.config.data.dir.display(), partitions = engine.clicks_partitions, "Clickmill is up");
 
     let (stop_http, http_stopped) = oneshot::channel();

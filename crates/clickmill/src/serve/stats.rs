@@ -6,14 +6,15 @@ use std::sync::Arc;
 use millstream::broker::{Broker, Isolation};
 use millstream::runtime::TaskStatus;
 
+use super::click_log::ClickLog;
 use super::engine::Engine;
 use crate::click::Refusal;
 use crate::metrics::{EngineStats, EngineTotals, PartitionTotals, RestoreTotals};
 
 /// Reads the totals of an engine.
-pub(super) struct Totals(pub(super) Arc<Engine>);
+pub(super) struct Totals<B: Broker>(pub(super) Arc<Engine<B>>);
 
-impl EngineStats for Totals {
+impl<B: ClickLog> EngineStats for Totals<B> {
     fn totals(&self) -> EngineTotals {
         let engine = &self.0;
         let (records, tasks) = (engine.registry.records(), engine.registry.tasks());
@@ -32,7 +33,7 @@ impl EngineStats for Totals {
                 ("cache".into(), memory.cache_bytes as u64),
                 ("cache_pinned".into(), memory.pinned_bytes as u64),
                 ("memtables".into(), memory.memtable_bytes as u64),
-                ("log".into(), engine.broker.storage().file_bytes()),
+                ("log".into(), engine.broker.disk_bytes()),
                 ("sst".into(), stores(|store| store.file_bytes)),
                 ("table_readers".into(), stores(|store| store.table_reader_bytes)),
                 ("pending_compaction".into(), stores(|store| store.pending_compaction_bytes)),
@@ -49,7 +50,7 @@ fn label(reason: &str) -> Cow<'static, str> {
     known.map_or_else(|| Cow::Owned(reason.to_owned()), |refusal| Cow::Borrowed(refusal.label()))
 }
 
-fn partition(engine: &Engine, task: &TaskStatus) -> PartitionTotals {
+fn partition<B: Broker>(engine: &Engine<B>, task: &TaskStatus) -> PartitionTotals {
     let end = engine.broker.log_range(&task.input, Isolation::ReadCommitted).map(|log| log.end.0);
     let position = task.committed.map_or(0, |offset| offset.0);
     PartitionTotals {

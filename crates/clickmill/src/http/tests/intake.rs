@@ -77,7 +77,7 @@ async fn a_large_body_is_refused_announced_or_not() {
 
 #[tokio::test]
 async fn too_many_clicks_are_refused() {
-    let api = Api::with(FakeMill::default(), HttpOptions { max_body: 1 << 20, ..options() });
+    let api = Api::with(FakeMill::default(), HttpOptions { max_body: 1 << 20, intake_bytes: 1 << 20, ..options() });
     api.post(NDJSON, "1\n".repeat(MAX_CLICKS_PER_REQUEST + 1)).await.problem(413, "body-too-large");
     api.post(JSON, format!("[1{}]", ",1".repeat(MAX_CLICKS_PER_REQUEST))).await.problem(413, "body-too-large");
     let most = api.post(NDJSON, "1\n".repeat(MAX_CLICKS_PER_REQUEST)).await.json(422);

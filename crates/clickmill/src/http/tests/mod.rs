@@ -30,6 +30,7 @@ struct Reply {
 fn options() -> HttpOptions {
     HttpOptions {
         max_body: 64 << 10,
+        intake_bytes: 256 << 10,
         max_concurrent_requests: 64,
         request_timeout: Duration::from_secs(60),
         max_query_period: Duration::from_secs(31 * 86_400),

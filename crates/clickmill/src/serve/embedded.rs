@@ -1,0 +1,163 @@
+//! The service on the embedded broker.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use anyhow::Context;
+use millstream::broker::local::{Appended as Stored, Unit};
+use millstream::broker::{Broker, BrokerError, ErrorKind, TopicSettings};
+use millstream::clock::Clock;
+use millstream::record::{Record, Timestamp, Topic, TopicPartition};
+use millstream::runtime::StreamsConfig;
+use millstream_rocksdb::broker::{self, EmbeddedBroker};
+use millstream_rocksdb::memory::MemoryBudget;
+
+use super::click_log::ClickLog;
+use super::{Misconfigured, topology};
+use crate::config::{ClicksConfig, Config, TopicsConfig};
+use crate::http::{AppendError, Appended, Idempotency, IncomingClick};
+
+impl ClickLog for EmbeddedBroker {
+    fn open(config: &Config, clock: &Arc<dyn Clock>, memory: &MemoryBudget) -> anyhow::Result<Self> {
+        let dir = &config.data.dir;
+        refuse_state_without_log(dir)?;
+        Ok(broker::open(&dir.join("log"), clock.clone(), memory)?)
+    }
+
+    /// Creates the topic where there is none, else gives it the retention of the configuration and lets it grow where that says
+    /// more partitions than it has.
+    fn prepare_clicks_topic(&self, config: &Config) -> anyhow::Result<u32> {
+        let ClicksConfig { topic, partitions, keyed_by_ad, retention, retention_bytes, .. } = &config.clicks;
+        let Some(found) = self.describe_topic(topic)?.map(|found| found.partitions) else {
+            let settings = TopicSettings {
+                partitions: *partitions,
+                compacted: false,
+                retention: *retention,
+                retention_bytes: *retention_bytes,
+            };
+            self.create_topic(topic, &settings)?;
+            return Ok(*partitions);
+        };
+        self.set_retention(topic, *retention, *retention_bytes)?;
+        if found < *partitions {
+            if *keyed_by_ad {
+                return Err(Misconfigured(format!(
+                    "topic {topic} has {found} partitions, the configuration says {partitions}: a topic that is keyed by ad must keep \
+                     its number of partitions; set clicks.partitions = {found}"
+                ))
+                .into());
+            }
+            tracing::info!("topic {topic} grows from {found} to {partitions} partitions");
+            self.add_partitions(topic, *partitions)?;
+            return Ok(*partitions);
+        }
+        if found > *partitions {
+            tracing::warn!("topic {topic} has {found} partitions, the configuration says {partitions}: a topic cannot shrink");
+        }
+        Ok(found)
+    }
+
+    fn keep_sent_on(&self, config: &Config, streams: &StreamsConfig) -> anyhow::Result<()> {
+        let TopicsConfig { late_retention, dead_letter_retention, closed_retention } = config.topics;
+        self.set_retention(&streams.late_topic(), late_retention, None)?;
+        self.set_retention(&streams.dead_letter_topic(), dead_letter_retention, None)?;
+        self.set_retention(&topology::closed_topic(config), closed_retention, None)?;
+        Ok(())
+    }
+
+    /// All clicks of a request are one unit.
+    fn append_clicks(
+        &self,
+        topic: &str,
+        clicks: &[IncomingClick<'_>],
+        arrived: Timestamp,
+        idempotency: Option<Idempotency<'_>>,
+    ) -> Result<Appended, AppendError> {
+        let topic = Topic::from(topic);
+        let mut unit = Unit::new();
+        for click in clicks {
+            let to = TopicPartition::new(topic.clone(), click.partition);
+            unit.add(&to, &Record::new(Some(click.ad_id.as_bytes()), Some(click.value), arrived));
+        }
+        if let Some(Idempotency { key, answer }) = idempotency {
+            unit.set_idempotency_key(key, answer);
+        }
+        match self.append(unit) {
+            Ok(Stored::Stored(_)) => Ok(Appended::Now),
+            Ok(Stored::AlreadyStored(answer)) => Ok(Appended::Before(answer)),
+            Err(error) => Err(append_error(&error)),
+        }
+    }
+
+    fn stored_answer(&self, key: &[u8]) -> Result<Option<Vec<u8>>, AppendError> {
+        self.stored_result(key).map_err(|error| append_error(&error))
+    }
+
+    fn maintain_log(&self) -> Result<bool, BrokerError> {
+        self.maintain()
+    }
+
+    fn disk_bytes(&self) -> u64 {
+        self.storage().file_bytes()
+    }
+}
+
+fn append_error(error: &BrokerError) -> AppendError {
+    let reason = error.to_string();
+    match error.kind() {
+        ErrorKind::Retry => AppendError::Unavailable(reason),
+        ErrorKind::OutcomeUnknown => AppendError::OutcomeUnknown(reason),
+        ErrorKind::AbortTransaction | ErrorKind::Fenced | ErrorKind::OffsetOutOfRange | ErrorKind::Stop => {
+            AppendError::Failed(reason)
+        }
+    }
+}
+
+/// The log holds the clicks and what the state is rebuilt from. A new one beside older state would be another cluster: the state
+/// would be destroyed as not its own, and the loss would go unseen.
+fn refuse_state_without_log(dir: &Path) -> anyhow::Result<()> {
+    let (log, state) = (dir.join("log"), dir.join("state"));
+    let lost = broker::is_new(&log) && holds_files(&state).with_context(|| format!("cannot list {}", state.display()))?;
+    anyhow::ensure!(
+        !lost,
+        "{} is missing or empty, but {} holds counts made from it: put the log back from a backup, or delete {} too to begin anew",
+        log.display(),
+        state.display(),
+        state.display()
+    );
+    Ok(())
+}
+
+/// Whether there is a file anywhere below `dir`.
+fn holds_files(dir: &Path) -> std::io::Result<bool> {
+    let entries = match std::fs::read_dir(dir) {
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(false),
+        entries => entries?,
+    };
+    for entry in entries {
+        let entry = entry?;
+        if !entry.file_type()?.is_dir() || holds_files(&entry.path())? {
+            return Ok(true);
+        }
+    }
+    Ok(false)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_new_log_beside_older_state_is_refused() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let store = dir.path().join("state/clickmill/ad-clicks-store/0");
+        std::fs::create_dir_all(&store).expect("created");
+        refuse_state_without_log(dir.path()).expect("directories alone are no state");
+        std::fs::write(store.join("CURRENT"), "").expect("written");
+        let refused = refuse_state_without_log(dir.path()).expect_err("the log is gone").to_string();
+        assert!(refused.contains("log is missing") && refused.contains("from a backup"), "{refused}");
+        std::fs::create_dir(dir.path().join("log")).expect("created");
+        std::fs::write(dir.path().join("log/CURRENT"), "").expect("written");
+        refuse_state_without_log(dir.path()).expect("there is a log");
+    }
+}
