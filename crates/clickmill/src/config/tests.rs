@@ -119,6 +119,7 @@ fn values_that_do_not_go_together_are_refused() {
         ("[clicks]\ntopic = \"clickmill-late\"\n", "clicks.topic"),
         ("[engine]\ncommit_interval = \"2s\"\n", "engine.commit_interval_backlog"),
         ("[server]\nmax_query_period = \"1m\"\n", "server.max_query_period"),
+        ("[engine]\nmemory = \"256MiB\"\n[server]\nmax_body = \"17MiB\"\n", "server.max_body"),
     ] {
         let message = from_file(text).expect_err(text).to_string();
         assert!(message.starts_with(&format!("{key} = ")), "{message}");

@@ -146,6 +146,10 @@ fn holds_files(dir: &Path) -> std::io::Result<bool> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::config::{FlagValue, Sources};
+    use crate::serve::clock::SystemClock;
+    use millstream::broker::Isolation;
+    use millstream::record::Partition;
 
     #[test]
     fn a_new_log_beside_older_state_is_refused() {
@@ -159,5 +163,29 @@ mod tests {
         std::fs::create_dir(dir.path().join("log")).expect("created");
         std::fs::write(dir.path().join("log/CURRENT"), "").expect("written");
         refuse_state_without_log(dir.path()).expect("there is a log");
+    }
+
+    #[test]
+    fn what_is_sent_on_is_kept_as_long_as_configured() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let flags = vec![FlagValue { key: "topics.late_retention", flag: "--none", value: "1d".to_owned() }];
+        let config = Config::load(&Sources { flags, ..Sources::default() }).expect("a configuration");
+        let streams = StreamsConfig::new(config.engine.application_id.clone());
+        let clock: Arc<dyn Clock> = Arc::new(SystemClock);
+        let log = broker::open(dir.path(), clock, &MemoryBudget::new(64 << 20)).expect("opened");
+        let topics = [streams.late_topic(), streams.dead_letter_topic(), topology::closed_topic(&config)];
+        for topic in &topics {
+            log.create_topic(topic, &TopicSettings::kept_for_ever(1)).expect("created");
+            let mut unit = Unit::new();
+            unit.add(&TopicPartition::new(topic.clone(), Partition(0)), &Record::new(None, Some(b"old"), Timestamp(1)));
+            log.append(unit).expect("appended");
+        }
+        log.keep_sent_on(&config, &streams).expect("set");
+        while log.maintain_log().expect("kept up") {}
+        let start = |topic: &Topic| {
+            let partition = TopicPartition::new(topic.clone(), Partition(0));
+            log.log_range(&partition, Isolation::ReadCommitted).expect("a range").start.0
+        };
+        assert_eq!(topics.each_ref().map(start), [1, 0, 0], "only late clicks were given a day");
     }
 }
