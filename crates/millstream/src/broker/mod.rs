@@ -87,12 +87,20 @@ pub struct TopicSettings {
     pub retention: Option<Duration>,
     /// How many bytes a partition may keep; none is without bound.
     pub retention_bytes: Option<u64>,
+    /// How large the files are that a partition is kept in, where that can be chosen: deleted records give room back by the file.
+    /// None is the broker's default.
+    pub segment_bytes: Option<u64>,
 }
 
 impl TopicSettings {
     /// A topic that keeps everything until it is deleted.
     pub fn kept_for_ever(partitions: u32) -> Self {
-        Self { partitions, compacted: false, retention: None, retention_bytes: None }
+        Self { partitions, compacted: false, retention: None, retention_bytes: None, segment_bytes: None }
+    }
+
+    /// A repartition topic: records are deleted as soon as they have been processed, in pieces of the size that Kafka Streams has.
+    pub fn purged(partitions: u32) -> Self {
+        Self { segment_bytes: Some(50 << 20), ..Self::kept_for_ever(partitions) }
     }
 
     /// A changelog: the last record of each key is kept for ever.

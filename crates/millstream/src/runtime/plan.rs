@@ -166,7 +166,7 @@ impl<B: Broker> Topics<'_, B> {
             return Ok(vec![Subtopology { topic, kind: Kind::Fused { kept } }]);
         }
         let repartition = config.repartition_topic(&spec.store);
-        let found = self.ensure(&repartition, TopicSettings::kept_for_ever(partitions))?.partitions;
+        let found = self.ensure(&repartition, TopicSettings::purged(partitions))?.partitions;
         if found != partitions {
             return Err(refused(format!(
                 "topic {repartition} has {found} partitions, {changelog} has {partitions}: they must be equal; delete the one that was made \

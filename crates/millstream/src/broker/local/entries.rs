@@ -63,7 +63,7 @@ pub(super) fn decode_topic(key: &[u8], value: &[u8]) -> Option<(String, u32, Top
     let compacted = fields.u8()? != 0;
     let retention = u64::try_from(fields.i64()?).ok().map(Duration::from_millis);
     let retention_bytes = u64::try_from(fields.i64()?).ok();
-    Some((name, number, TopicSettings { partitions, compacted, retention, retention_bytes }))
+    Some((name, number, TopicSettings { compacted, retention, retention_bytes, ..TopicSettings::kept_for_ever(partitions) }))
 }
 
 pub(super) fn log_key(log: LogId) -> Vec<u8> {
@@ -192,7 +192,7 @@ mod tests {
         ) {
             let log = LogId { topic, partition: Partition(partition) };
             let retention = retention.map(Duration::from_millis);
-            let settings = TopicSettings { partitions: partition, compacted: flag, retention, retention_bytes: bytes };
+            let settings = TopicSettings { compacted: flag, retention, retention_bytes: bytes, ..TopicSettings::kept_for_ever(partition) };
             let value = encode_topic(topic, &settings);
             prop_assert_eq!(decode_topic(&topic_key(&name), &value), Some((name.clone(), topic, settings)));
             let start = Offset(numbers[0]);
@@ -226,8 +226,7 @@ mod tests {
     fn the_layout_stands() {
         let hex = |bytes: &[u8]| bytes.iter().map(|byte| format!("{byte:02x}")).collect::<String>();
         let log = LogId { topic: 3, partition: Partition(7) };
-        let settings =
-            TopicSettings { partitions: 8, compacted: true, retention: Some(Duration::from_secs(1)), retention_bytes: None };
+        let settings = TopicSettings { retention: Some(Duration::from_secs(1)), ..TopicSettings::compacted(8) };
         let segment = Segment { first: Offset(5), next: Offset(9), bytes: 256, max_timestamp: Timestamp(1000), cleaned: true };
         let committed = CommittedOffset { offset: Offset(6), metadata: "m".to_owned() };
         let expected = [

@@ -1,0 +1,117 @@
+//! A real Apache Kafka for tests, on free ports of 127.0.0.1 and in a temporary directory. For tests alone: whatever goes wrong
+//! here panics.
+//!
+//! ```no_run
+//! let cluster = kafka_test_server::Cluster::start(1);
+//! println!("Kafka listens on {}", cluster.bootstrap_servers());
+//! cluster.kill(0);
+//! cluster.start_again(0);
+//! ```
+//!
+//! Java is needed, and Maven for the first start, which downloads Kafka's jars (`scripts/kafka-jars.sh`).
+
+mod node;
+mod properties;
+
+use std::net::TcpListener;
+use std::path::PathBuf;
+use std::process::Command;
+use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
+
+use node::Node;
+use properties::{Ports, server_properties};
+
+/// Kafka nodes that are brokers and controllers at once. Dropping it kills them and deletes their data.
+pub struct Cluster {
+    nodes: Vec<Mutex<Node>>,
+    bootstrap_servers: String,
+}
+
+impl Cluster {
+    /// Starts that many nodes, and waits until they can be connected to. Three are the fewest that survive the loss of one.
+    pub fn start(nodes: usize) -> Self {
+        Self::start_with(nodes, &[])
+    }
+
+    /// As [`Cluster::start`], with further properties of the servers, over those that are set anyway.
+    pub fn start_with(nodes: usize, properties: &[(&str, &str)]) -> Self {
+        let jars = jars();
+        let ports = free_ports(nodes);
+        let cluster_id = random_cluster_id();
+        let node = |index| {
+            let properties = server_properties(index, &ports, properties);
+            Mutex::new(Node::format(&jars, ports[index].broker, &cluster_id, &properties))
+        };
+        let nodes: Vec<_> = (0..nodes).map(node).collect();
+        let servers: Vec<_> = ports.iter().map(|ports| format!("127.0.0.1:{}", ports.broker)).collect();
+        let cluster = Self { nodes, bootstrap_servers: servers.join(",") };
+        // All at once: controllers need a majority before any is ready.
+        (0..cluster.nodes.len()).for_each(|index| cluster.node(index).start());
+        (0..cluster.nodes.len()).for_each(|index| cluster.node(index).wait_until_ready());
+        cluster
+    }
+
+    /// One node that all tests of this process share, and that ends with it.
+    pub fn shared() -> &'static Self {
+        static SHARED: OnceLock<Cluster> = OnceLock::new();
+        SHARED.get_or_init(|| Self::start(1))
+    }
+
+    /// Where to connect to: `HOST:PORT`, separated by commas.
+    pub fn bootstrap_servers(&self) -> &str {
+        &self.bootstrap_servers
+    }
+
+    /// Kills a node as `kill -9` does.
+    pub fn kill(&self, node: usize) {
+        self.node(node).kill();
+    }
+
+    /// Stops a node in its own order.
+    pub fn stop(&self, node: usize) {
+        self.node(node).stop();
+    }
+
+    /// Starts a node that was killed or stopped, on its data and its ports, and waits until it can be connected to.
+    pub fn start_again(&self, node: usize) {
+        let mut node = self.node(node);
+        node.start();
+        node.wait_until_ready();
+    }
+
+    /// Lets a node hang (SIGSTOP), with its connections open, until it is resumed.
+    pub fn suspend(&self, node: usize) {
+        self.node(node).signal("STOP");
+    }
+
+    /// Lets a suspended node go on.
+    pub fn resume(&self, node: usize) {
+        self.node(node).signal("CONT");
+    }
+
+    fn node(&self, node: usize) -> MutexGuard<'_, Node> {
+        self.nodes[node].lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// The directory with Kafka's jars, which are downloaded if need be.
+fn jars() -> PathBuf {
+    let script = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../../scripts/kafka-jars.sh");
+    let output = Command::new(&script).output().unwrap_or_else(|error| panic!("{} could not be run: {error}", script.display()));
+    assert!(output.status.success(), "Kafka's jars are missing: {}", String::from_utf8_lossy(&output.stderr));
+    PathBuf::from(String::from_utf8_lossy(&output.stdout).trim())
+}
+
+/// Ports that nothing listens on now. All are held until all are known, so that no two are the same.
+fn free_ports(nodes: usize) -> Vec<Ports> {
+    let held: Vec<_> = (0..2 * nodes).map(|_| TcpListener::bind("127.0.0.1:0").expect("there is a free port")).collect();
+    let port = |listener: &TcpListener| listener.local_addr().expect("it is bound").port();
+    held.chunks(2).map(|pair| Ports { broker: port(&pair[0]), controller: port(&pair[1]) }).collect()
+}
+
+/// 16 random bytes in the base64 that Kafka writes ids in. The last character holds two bits, which are left 0.
+fn random_cluster_id() -> String {
+    use std::hash::{BuildHasher, RandomState};
+    let letter = |_| char::from(b'A' + (RandomState::new().hash_one(()) % 26) as u8);
+    (0..21).map(letter).chain(['A']).collect()
+}

@@ -1,0 +1,212 @@
+//! The broker: what the engine asks of a cluster.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use millstream::broker::{Broker, BrokerError, CommittedOffset, ErrorKind, Isolation, LogRange, TopicDescription, TopicSettings};
+use millstream::record::{Offset, Topic, TopicPartition};
+use rdkafka::ClientContext;
+use rdkafka::config::RDKafkaLogLevel;
+use rdkafka::error::KafkaError;
+use rdkafka::error::RDKafkaErrorCode as Code;
+use rdkafka::producer::{DeliveryResult, Producer, ProducerContext, ThreadedProducer};
+
+use crate::config::{KafkaConfig, Role};
+use crate::consumer::KafkaConsumer;
+use crate::context::Diary;
+use crate::error::{broker_error, kind};
+use crate::ffi::{Admin, End, Failure, NewTopic};
+use crate::intake::KafkaIntake;
+use crate::producer::KafkaProducer;
+use crate::reader::{KafkaReader, Readers};
+use crate::settings::topic_settings;
+
+/// How long one request may take.
+const REQUEST_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// How long a request is repeated while its answer is that it may succeed later.
+const PATIENCE: Duration = Duration::from_secs(15);
+
+/// A connection to a Kafka cluster. Cheap to clone.
+#[derive(Clone)]
+pub struct KafkaBroker {
+    shared: Arc<Shared>,
+}
+
+struct Shared {
+    config: KafkaConfig,
+    admin: ThreadedProducer<AdminContext>,
+    readers: Readers,
+}
+
+/// A client for requests is one that could produce, and never does.
+#[derive(Debug, Default)]
+struct AdminContext(Diary);
+
+impl ClientContext for AdminContext {
+    fn log(&self, level: RDKafkaLogLevel, facility: &str, message: &str) {
+        self.0.log(level, facility, message);
+    }
+
+    fn error(&self, error: KafkaError, reason: &str) {
+        self.0.error(error, reason);
+    }
+}
+
+impl ProducerContext for AdminContext {
+    type DeliveryOpaque = ();
+
+    fn delivery(&self, _: &DeliveryResult<'_>, (): ()) {}
+}
+
+impl KafkaBroker {
+    /// A connection to that cluster. Nothing is sent yet.
+    ///
+    /// # Errors
+    /// Where the properties contradict each other.
+    pub fn new(config: KafkaConfig) -> Result<Self, BrokerError> {
+        let admin = config.client(Role::Admin).create_with_context(AdminContext::default());
+        let admin = admin.map_err(|error| broker_error("creating a client of", config.bootstrap_servers(), &error.into()))?;
+        Ok(Self { shared: Arc::new(Shared { config, admin, readers: Readers::default() }) })
+    }
+
+    /// A producer for records that come from outside, each with an answer of its own.
+    ///
+    /// # Errors
+    /// Where the properties contradict each other.
+    pub fn intake(&self) -> Result<KafkaIntake, BrokerError> {
+        KafkaIntake::new(&self.shared.config)
+    }
+
+    /// Sends a request, again while it may succeed later.
+    fn ask<T>(
+        &self,
+        operation: &str,
+        subject: &str,
+        request: impl Fn(&Admin<'_, AdminContext>) -> Result<T, Failure>,
+    ) -> Result<T, BrokerError> {
+        let admin = Admin::new(self.shared.admin.client(), REQUEST_TIMEOUT);
+        let began = Instant::now();
+        loop {
+            let failure = match request(&admin) {
+                Ok(answer) => return Ok(answer),
+                Err(failure) => self.shared.admin.context().0.explain(failure),
+            };
+            if kind(&failure) != ErrorKind::Retry || began.elapsed() > PATIENCE {
+                return Err(broker_error(operation, subject, &failure));
+            }
+            std::thread::park_timeout(Duration::from_millis(20));
+        }
+    }
+
+    fn offset(&self, partition: &TopicPartition, end: End, isolation: Isolation) -> Result<Offset, BrokerError> {
+        self.ask("looking up the offsets of", &partition.to_string(), |admin| admin.offset(partition, end, isolation))
+    }
+
+    /// Waits until what was created can be used: the brokers learn of it one after the other.
+    fn wait_for_topic(&self, topic: &str, partitions: u32) -> Result<TopicDescription, BrokerError> {
+        let began = Instant::now();
+        loop {
+            match self.describe_topic(topic)? {
+                Some(found) if found.partitions >= partitions => return Ok(found),
+                _ if began.elapsed() > PATIENCE => {
+                    let message = format!("topic {topic} was created, but the brokers do not know it yet");
+                    return Err(BrokerError::new(ErrorKind::Retry, message));
+                }
+                _ => std::thread::park_timeout(Duration::from_millis(20)),
+            }
+        }
+    }
+
+    /// An unknown partition is answered as an unknown topic.
+    fn unknown(&self, partition: &TopicPartition, error: BrokerError) -> BrokerError {
+        match self.describe_topic(&partition.topic) {
+            Ok(None) => BrokerError::unknown_topic(&partition.topic),
+            Ok(Some(found)) if found.partitions <= partition.partition.0 => {
+                BrokerError::unknown_partition(&partition.topic, partition.partition)
+            }
+            _ => error,
+        }
+    }
+}
+
+impl Broker for KafkaBroker {
+    type Consumer = KafkaConsumer;
+    type Producer = KafkaProducer;
+    type Reader = KafkaReader;
+
+    fn cluster_id(&self) -> Result<String, BrokerError> {
+        let client = self.shared.admin.client();
+        client.fetch_cluster_id(REQUEST_TIMEOUT).ok_or_else(|| {
+            let silence = Failure::new(Code::OperationTimedOut, "no broker has answered");
+            let failure = self.shared.admin.context().0.explain(silence);
+            broker_error("reading the cluster's id from", self.shared.config.bootstrap_servers(), &failure)
+        })
+    }
+
+    fn describe_topic(&self, topic: &str) -> Result<Option<TopicDescription>, BrokerError> {
+        self.ask("describing topic", topic, |admin| admin.describe_topic(topic))
+    }
+
+    fn create_topic(&self, topic: &str, settings: &TopicSettings) -> Result<(), BrokerError> {
+        let replication = self.shared.config.replication();
+        let partitions = settings.partitions.try_into().unwrap_or(i32::MAX);
+        let settings_of_topic = topic_settings(settings);
+        let new = NewTopic { name: topic, partitions, replication, settings: &settings_of_topic };
+        let created = self.ask("creating topic", topic, |admin| match admin.create_topic(&new) {
+            Err(failure) if failure.code == Code::TopicAlreadyExists => Ok(()),
+            outcome => outcome,
+        });
+        created?;
+        let found = self.wait_for_topic(topic, settings.partitions)?;
+        if found.partitions == settings.partitions {
+            return Ok(());
+        }
+        let message = format!(
+            "topic {topic} exists with {} partitions, not {}: delete it if it was made by mistake, or use another name",
+            found.partitions, settings.partitions
+        );
+        Err(BrokerError::new(ErrorKind::Stop, message))
+    }
+
+    fn log_range(&self, partition: &TopicPartition, isolation: Isolation) -> Result<LogRange, BrokerError> {
+        let range = || {
+            // The end first: it only rises, and so does the start, so that a start read later may lie behind it, never a gap.
+            let end = self.offset(partition, End::Latest, isolation)?;
+            let start = self.offset(partition, End::Earliest, isolation)?;
+            Ok(LogRange { start, end: end.max(start) })
+        };
+        range().map_err(|error: BrokerError| self.unknown(partition, error))
+    }
+
+    fn delete_records(&self, partition: &TopicPartition, before: Offset) -> Result<(), BrokerError> {
+        let delete =
+            |before| self.ask("deleting records of", &partition.to_string(), |admin| admin.delete_records(partition, before));
+        match delete(Some(before)) {
+            Err(error) if error.kind() == ErrorKind::OffsetOutOfRange && before > Offset::ZERO => delete(None),
+            outcome => outcome,
+        }
+    }
+
+    fn committed(&self, group: &str, partitions: &[TopicPartition]) -> Result<Vec<Option<CommittedOffset>>, BrokerError> {
+        if partitions.is_empty() {
+            return Ok(Vec::new());
+        }
+        self.ask("reading the committed positions of group", group, |admin| admin.committed(group, partitions))
+    }
+
+    fn subscribe(&self, group: &str, topics: &[Topic]) -> Result<KafkaConsumer, BrokerError> {
+        for topic in topics {
+            self.describe_topic(topic)?.ok_or_else(|| BrokerError::unknown_topic(topic))?;
+        }
+        KafkaConsumer::join(&self.shared.config, group, topics)
+    }
+
+    fn producer(&self, transactional_id: &str) -> Result<KafkaProducer, BrokerError> {
+        KafkaProducer::init(&self.shared.config, transactional_id)
+    }
+
+    fn reader(&self, partition: &TopicPartition, from: Offset) -> Result<KafkaReader, BrokerError> {
+        self.shared.readers.reader(&self.shared.config, partition, from)
+    }
+}

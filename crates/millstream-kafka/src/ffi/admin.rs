@@ -1,0 +1,310 @@
+//! Requests to the cluster that are neither a producer's nor a consumer's.
+
+use std::ffi::CString;
+use std::ptr::NonNull;
+use std::time::Duration;
+
+use millstream::broker::{CommittedOffset, Isolation, TopicDescription};
+use millstream::record::{Offset, TopicPartition};
+use rdkafka::TopicPartitionList;
+use rdkafka::client::{Client, ClientContext};
+use rdkafka::error::RDKafkaErrorCode;
+use rdkafka_sys as sys;
+use sys::rd_kafka_admin_op_t as Op;
+
+use super::{Failure, array, c_string, millis, text};
+
+/// Sends requests through a client and waits for each answer.
+pub(crate) struct Admin<'a, C: ClientContext> {
+    client: &'a Client<C>,
+    timeout: Duration,
+}
+
+/// A topic to be created.
+pub(crate) struct NewTopic<'a> {
+    pub(crate) name: &'a str,
+    pub(crate) partitions: i32,
+    /// Copies of each partition; -1 is the broker's default.
+    pub(crate) replication: i32,
+    pub(crate) settings: &'a [(String, String)],
+}
+
+/// Which end of a log.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum End {
+    Earliest,
+    Latest,
+}
+
+/// What a request is sent with: its options and the queue that the answer comes to.
+struct Request {
+    options: NonNull<sys::rd_kafka_AdminOptions_t>,
+    queue: NonNull<sys::rd_kafka_queue_t>,
+}
+
+/// An answer.
+struct Answer(NonNull<sys::rd_kafka_event_t>);
+
+impl<'a, C: ClientContext> Admin<'a, C> {
+    pub(crate) fn new(client: &'a Client<C>, timeout: Duration) -> Self {
+        Self { client, timeout }
+    }
+
+    fn native(&self) -> *mut sys::rd_kafka_t {
+        self.client.native_ptr()
+    }
+
+    fn request(&self, op: Op) -> Result<Request, Failure> {
+        let request = Request::new(self.native(), op);
+        let (mut buffer, timeout) = ([0; 512], millis(self.timeout));
+        // SAFETY: the options live as long as the request, and the buffer for the call.
+        Failure::check(unsafe {
+            let options = request.options.as_ptr();
+            sys::rd_kafka_AdminOptions_set_request_timeout(options, timeout, buffer.as_mut_ptr(), buffer.len())
+        })?;
+        Ok(request)
+    }
+
+    /// A topic's id and partitions; none where there is no such topic.
+    pub(crate) fn describe_topic(&self, topic: &str) -> Result<Option<TopicDescription>, Failure> {
+        let request = self.request(Op::RD_KAFKA_ADMIN_OP_DESCRIBETOPICS)?;
+        let name = c_string(topic);
+        let mut names = [name.as_ptr()];
+        // SAFETY: the names are copied into the collection, the collection into the request before it is destroyed.
+        unsafe {
+            let topics = sys::rd_kafka_TopicCollection_of_topic_names(names.as_mut_ptr(), names.len());
+            sys::rd_kafka_DescribeTopics(self.native(), topics, request.options.as_ptr(), request.queue.as_ptr());
+            sys::rd_kafka_TopicCollection_destroy(topics);
+        }
+        let answer = request.answer(self.timeout)?;
+        let mut count = 0;
+        // SAFETY: the answer is to this kind of request; what it lends lives as long as it does.
+        let described = unsafe {
+            let result = sys::rd_kafka_event_DescribeTopics_result(answer.0.as_ptr());
+            array(sys::rd_kafka_DescribeTopics_result_topics(result, &mut count), count)
+        };
+        let topic = *described.first().ok_or_else(Failure::timed_out)?;
+        let mut partitions = 0;
+        // SAFETY: as above.
+        unsafe {
+            match Failure::read(sys::rd_kafka_TopicDescription_error(topic)) {
+                Err(failure) if is_unknown(failure.code) => return Ok(None),
+                outcome => outcome?,
+            }
+            sys::rd_kafka_TopicDescription_partitions(topic, &mut partitions);
+            let id = text(sys::rd_kafka_Uuid_base64str(sys::rd_kafka_TopicDescription_topic_id(topic)));
+            Ok(Some(TopicDescription { id, partitions: partitions.try_into().unwrap_or(u32::MAX) }))
+        }
+    }
+
+    /// Creates a topic.
+    pub(crate) fn create_topic(&self, topic: &NewTopic<'_>) -> Result<(), Failure> {
+        let request = self.request(Op::RD_KAFKA_ADMIN_OP_CREATETOPICS)?;
+        let (name, mut buffer) = (c_string(topic.name), [0; 512]);
+        // SAFETY: name and buffer live for the call. The topic is ours until it is destroyed, and copied into the request before.
+        unsafe {
+            let (size, partitions) = (buffer.len(), topic.partitions);
+            let new = sys::rd_kafka_NewTopic_new(name.as_ptr(), partitions, topic.replication, buffer.as_mut_ptr(), size);
+            if new.is_null() {
+                return Err(Failure::new(RDKafkaErrorCode::InvalidArgument, text(buffer.as_ptr())));
+            }
+            for (key, value) in topic.settings {
+                sys::rd_kafka_NewTopic_set_config(new, c_string(key).as_ptr(), c_string(value).as_ptr());
+            }
+            sys::rd_kafka_CreateTopics(self.native(), [new].as_mut_ptr(), 1, request.options.as_ptr(), request.queue.as_ptr());
+            sys::rd_kafka_NewTopic_destroy(new);
+        }
+        let answer = request.answer(self.timeout)?;
+        let mut count = 0;
+        // SAFETY: the answer is to this kind of request; what it lends lives as long as it does.
+        unsafe {
+            let result = sys::rd_kafka_event_CreateTopics_result(answer.0.as_ptr());
+            let topics = array(sys::rd_kafka_CreateTopics_result_topics(result, &mut count), count);
+            let topic = *topics.first().ok_or_else(Failure::timed_out)?;
+            Failure::check(sys::rd_kafka_topic_result_error(topic)).map_err(|failure| {
+                let reason = text(sys::rd_kafka_topic_result_error_string(topic));
+                Failure { reason: if reason.is_empty() { failure.reason } else { reason }, ..failure }
+            })
+        }
+    }
+
+    /// The offset at an end of a log, as a reader of that isolation sees it.
+    pub(crate) fn offset(&self, partition: &TopicPartition, end: End, isolation: Isolation) -> Result<Offset, Failure> {
+        let request = self.request(Op::RD_KAFKA_ADMIN_OP_LISTOFFSETS)?;
+        let spec = match end {
+            End::Earliest => sys::rd_kafka_OffsetSpec_t::RD_KAFKA_OFFSET_SPEC_EARLIEST,
+            End::Latest => sys::rd_kafka_OffsetSpec_t::RD_KAFKA_OFFSET_SPEC_LATEST,
+        };
+        let level = match isolation {
+            Isolation::ReadCommitted => sys::rd_kafka_IsolationLevel_t::RD_KAFKA_ISOLATION_LEVEL_READ_COMMITTED,
+            Isolation::ReadUncommitted => sys::rd_kafka_IsolationLevel_t::RD_KAFKA_ISOLATION_LEVEL_READ_UNCOMMITTED,
+        };
+        let asked = native_partitions([(partition, spec as i32 as i64)]);
+        // SAFETY: the options and the list live for the calls, which copy what they need; the error is ours.
+        unsafe {
+            Failure::take(sys::rd_kafka_AdminOptions_set_isolation_level(request.options.as_ptr(), level))?;
+            sys::rd_kafka_ListOffsets(self.native(), asked.ptr(), request.options.as_ptr(), request.queue.as_ptr());
+        }
+        let answer = request.answer(self.timeout)?;
+        let mut count = 0;
+        // SAFETY: the answer is to this kind of request; what it lends lives as long as it does.
+        unsafe {
+            let result = sys::rd_kafka_event_ListOffsets_result(answer.0.as_ptr());
+            let infos = array(sys::rd_kafka_ListOffsets_result_infos(result, &mut count), count);
+            let info = *infos.first().ok_or_else(Failure::timed_out)?;
+            let found = &*sys::rd_kafka_ListOffsetsResultInfo_topic_partition(info);
+            Failure::check(found.err)?;
+            Ok(Offset(found.offset))
+        }
+    }
+
+    /// Deletes the records before an offset; before the end of the log where none is given.
+    pub(crate) fn delete_records(&self, partition: &TopicPartition, before: Option<Offset>) -> Result<(), Failure> {
+        let request = self.request(Op::RD_KAFKA_ADMIN_OP_DELETERECORDS)?;
+        // -1 is the end, in this request as in the protocol.
+        let asked = native_partitions([(partition, before.map_or(-1, |before| before.0))]);
+        // SAFETY: the list is copied into the deletion, and that into the request before it is destroyed.
+        unsafe {
+            let deletion = sys::rd_kafka_DeleteRecords_new(asked.ptr());
+            sys::rd_kafka_DeleteRecords(
+                self.native(),
+                [deletion].as_mut_ptr(),
+                1,
+                request.options.as_ptr(),
+                request.queue.as_ptr(),
+            );
+            sys::rd_kafka_DeleteRecords_destroy(deletion);
+        }
+        let answer = request.answer(self.timeout)?;
+        // SAFETY: the answer is to this kind of request; the list it lends lives as long as it does.
+        let results = unsafe {
+            let result = sys::rd_kafka_event_DeleteRecords_result(answer.0.as_ptr());
+            native_elements(sys::rd_kafka_DeleteRecords_result_offsets(result))
+        };
+        results.iter().try_for_each(|result| Failure::check(result.err))
+    }
+
+    /// What a group has committed, in the order asked. Waits for transactions that are about to change it.
+    pub(crate) fn committed(&self, group: &str, partitions: &[TopicPartition]) -> Result<Vec<Option<CommittedOffset>>, Failure> {
+        let request = self.request(Op::RD_KAFKA_ADMIN_OP_LISTCONSUMERGROUPOFFSETS)?;
+        let asked = native_partitions(partitions.iter().map(|partition| (partition, -1001)));
+        let group = c_string(group);
+        // SAFETY: options, name and list live for the calls, which copy them; the error is ours.
+        unsafe {
+            Failure::take(sys::rd_kafka_AdminOptions_set_require_stable_offsets(request.options.as_ptr(), 1))?;
+            let list = sys::rd_kafka_ListConsumerGroupOffsets_new(group.as_ptr(), asked.ptr());
+            sys::rd_kafka_ListConsumerGroupOffsets(
+                self.native(),
+                [list].as_mut_ptr(),
+                1,
+                request.options.as_ptr(),
+                request.queue.as_ptr(),
+            );
+            sys::rd_kafka_ListConsumerGroupOffsets_destroy(list);
+        }
+        let answer = request.answer(self.timeout)?;
+        let mut count = 0;
+        // SAFETY: the answer is to this kind of request; what it lends lives as long as it does.
+        let elements = unsafe {
+            let result = sys::rd_kafka_event_ListConsumerGroupOffsets_result(answer.0.as_ptr());
+            let groups = array(sys::rd_kafka_ListConsumerGroupOffsets_result_groups(result, &mut count), count);
+            let group = *groups.first().ok_or_else(Failure::timed_out)?;
+            Failure::read(sys::rd_kafka_group_result_error(group))?;
+            native_elements(sys::rd_kafka_group_result_partitions(group))
+        };
+        partitions.iter().map(|partition| committed_of(partition, elements)).collect()
+    }
+}
+
+fn is_unknown(code: RDKafkaErrorCode) -> bool {
+    matches!(code, RDKafkaErrorCode::UnknownTopicOrPartition | RDKafkaErrorCode::UnknownTopic)
+}
+
+/// A list for a request, with an offset for each partition.
+fn native_partitions<'a>(partitions: impl IntoIterator<Item = (&'a TopicPartition, i64)>) -> TopicPartitionList {
+    let list = TopicPartitionList::new();
+    for (partition, offset) in partitions {
+        let number = partition.partition.0.try_into().unwrap_or(i32::MAX);
+        // SAFETY: the list and the name live for the call, which copies the name; the new element is in the list until that goes.
+        unsafe {
+            let name = c_string(&partition.topic);
+            let element = sys::rd_kafka_topic_partition_list_add(list.ptr(), name.as_ptr(), number);
+            (*element).offset = offset;
+        }
+    }
+    list
+}
+
+/// # Safety
+/// `list` is null or lives, unchanged, for `'a`.
+unsafe fn native_elements<'a>(list: *const sys::rd_kafka_topic_partition_list_t) -> &'a [sys::rd_kafka_topic_partition_t] {
+    if list.is_null() {
+        return &[];
+    }
+    // SAFETY: it is not null, and the caller vouches for the rest.
+    unsafe { array((*list).elems, (*list).cnt.try_into().unwrap_or(0)) }
+}
+
+fn committed_of(
+    partition: &TopicPartition,
+    elements: &[sys::rd_kafka_topic_partition_t],
+) -> Result<Option<CommittedOffset>, Failure> {
+    let name: CString = c_string(&partition.topic);
+    let number = i32::try_from(partition.partition.0).unwrap_or(i32::MAX);
+    let is_it = |element: &&sys::rd_kafka_topic_partition_t| {
+        // SAFETY: an element's name ends with a zero byte and lives as long as the element.
+        element.partition == number && unsafe { std::ffi::CStr::from_ptr(element.topic) } == name.as_c_str()
+    };
+    let Some(element) = elements.iter().find(is_it) else { return Ok(None) };
+    Failure::check(element.err)?;
+    if element.offset < 0 {
+        return Ok(None);
+    }
+    // SAFETY: metadata and size belong together and live as long as the element.
+    let metadata = unsafe { array(element.metadata.cast::<u8>(), element.metadata_size) };
+    let metadata = String::from_utf8_lossy(metadata).into_owned();
+    Ok(Some(CommittedOffset { offset: Offset(element.offset), metadata }))
+}
+
+impl Request {
+    fn new(client: *mut sys::rd_kafka_t, op: Op) -> Self {
+        // SAFETY: the client lives for the calls, and longer than the request, which does not leave this module.
+        let (options, queue) = unsafe { (sys::rd_kafka_AdminOptions_new(client, op), sys::rd_kafka_queue_new(client)) };
+        Self {
+            options: NonNull::new(options).expect("there are options for every kind of request"),
+            queue: NonNull::new(queue).expect("librdkafka never returns a null queue"),
+        }
+    }
+
+    fn answer(&self, timeout: Duration) -> Result<Answer, Failure> {
+        // The request has a deadline of its own: this one is for a client that does not keep it.
+        // SAFETY: the queue lives, and the event it gives is ours.
+        let event = unsafe { sys::rd_kafka_queue_poll(self.queue.as_ptr(), millis(timeout + Duration::from_secs(5))) };
+        let answer = Answer(NonNull::new(event).ok_or_else(Failure::timed_out)?);
+        // SAFETY: the event lives, and its text as long.
+        unsafe {
+            Failure::check(sys::rd_kafka_event_error(event)).map_err(|failure| {
+                let reason = text(sys::rd_kafka_event_error_string(event));
+                Failure { reason: if reason.is_empty() { failure.reason } else { reason }, ..failure }
+            })?;
+        }
+        Ok(answer)
+    }
+}
+
+impl Drop for Request {
+    fn drop(&mut self) {
+        // SAFETY: both are ours, and dropped once.
+        unsafe {
+            sys::rd_kafka_queue_destroy(self.queue.as_ptr());
+            sys::rd_kafka_AdminOptions_destroy(self.options.as_ptr());
+        }
+    }
+}
+
+impl Drop for Answer {
+    fn drop(&mut self) {
+        // SAFETY: it is ours, and dropped once.
+        unsafe { sys::rd_kafka_event_destroy(self.0.as_ptr()) };
+    }
+}

@@ -1,0 +1,43 @@
+//! Parts of a transaction. The wrapper's own flush, which its commit begins with, always waits for a tenth of a second.
+
+use std::ptr;
+use std::time::Duration;
+
+use millstream::broker::GroupMetadata;
+use rdkafka::TopicPartitionList;
+use rdkafka::client::{Client, ClientContext};
+use rdkafka_sys as sys;
+
+use super::{Failure, c_string, millis};
+
+/// Waits until the broker has answered for everything sent. Another thread has to poll the client meanwhile.
+pub(crate) fn flush<C: ClientContext>(client: &Client<C>, max_wait: Duration) -> Result<(), Failure> {
+    // SAFETY: the client lives for the call.
+    Failure::check(unsafe { sys::rd_kafka_flush(client.native_ptr(), millis(max_wait)) })
+}
+
+/// Makes offsets part of the transaction under a membership that was captured before.
+pub(crate) fn send_offsets<C: ClientContext>(
+    client: &Client<C>,
+    group: &GroupMetadata,
+    offsets: &TopicPartitionList,
+    max_wait: Duration,
+) -> Result<(), Failure> {
+    let (id, member) = (c_string(&group.group), c_string(&group.member));
+    // SAFETY: both names live for the call, which copies them; no instance id is allowed.
+    let metadata = unsafe {
+        sys::rd_kafka_consumer_group_metadata_new_with_genid(id.as_ptr(), group.generation, member.as_ptr(), ptr::null())
+    };
+    // SAFETY: client, offsets and metadata live for the call; the error it returns is ours, and so is the metadata.
+    unsafe {
+        let error = sys::rd_kafka_send_offsets_to_transaction(client.native_ptr(), offsets.ptr(), metadata, millis(max_wait));
+        sys::rd_kafka_consumer_group_metadata_destroy(metadata);
+        Failure::take(error)
+    }
+}
+
+/// Commits the transaction.
+pub(crate) fn commit_transaction<C: ClientContext>(client: &Client<C>, max_wait: Duration) -> Result<(), Failure> {
+    // SAFETY: the client lives for the call; the error it returns is ours.
+    unsafe { Failure::take(sys::rd_kafka_commit_transaction(client.native_ptr(), millis(max_wait))) }
+}

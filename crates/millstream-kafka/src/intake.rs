@@ -1,0 +1,109 @@
+//! Writing records outside transactions, each with an answer of its own: the intake over HTTP.
+
+use std::sync::{Arc, Mutex, PoisonError};
+
+use millstream::broker::{BrokerError, ErrorKind};
+use millstream::record::{Offset, Record, TopicPartition};
+use rdkafka::Message;
+use rdkafka::client::ClientContext;
+use rdkafka::config::RDKafkaLogLevel;
+use rdkafka::error::{KafkaError, RDKafkaErrorCode as Code};
+use rdkafka::producer::{BaseRecord, DeliveryResult, Producer, ProducerContext, ThreadedProducer};
+
+use crate::config::{KafkaConfig, Role};
+use crate::context::Diary;
+use crate::error::broker_error;
+use crate::ffi::Failure;
+use crate::partitions::number;
+use crate::producer::{native_headers, native_timestamp};
+
+/// What becomes of a record: its offset, once all in-sync replicas have it.
+///
+/// The kinds of error: [`ErrorKind::Retry`], it was not written; [`ErrorKind::OutcomeUnknown`], it may have been; [`ErrorKind::Stop`],
+/// it will never be as things are.
+pub type Outcome = Result<Offset, BrokerError>;
+
+/// Is called once, from a thread that must not be held up.
+type Answer = Mutex<Box<dyn FnOnce(Outcome) + Send>>;
+
+/// Writes records, each answered for once all in-sync replicas have it. A record that is tried again is not written twice.
+#[derive(Clone)]
+pub struct KafkaIntake {
+    native: Arc<ThreadedProducer<Answers>>,
+}
+
+#[derive(Debug, Default)]
+struct Answers(Diary);
+
+impl ClientContext for Answers {
+    fn log(&self, level: RDKafkaLogLevel, facility: &str, message: &str) {
+        self.0.log(level, facility, message);
+    }
+
+    fn error(&self, error: KafkaError, reason: &str) {
+        self.0.error(error, reason);
+    }
+}
+
+impl ProducerContext for Answers {
+    type DeliveryOpaque = Box<Answer>;
+
+    fn delivery(&self, result: &DeliveryResult<'_>, answer: Box<Answer>) {
+        let outcome = match result {
+            Ok(message) => Ok(Offset(message.offset())),
+            Err((error, message)) => {
+                let failure = self.0.explain(error.clone().into());
+                let subject = format!("{}-{}", message.topic(), message.partition());
+                Err(delivery_error(&subject, &failure))
+            }
+        };
+        answer.into_inner().unwrap_or_else(PoisonError::into_inner)(outcome);
+    }
+}
+
+/// A record that was given to librdkafka and failed may be on the broker all the same, unless the broker refused it.
+fn delivery_error(subject: &str, failure: &Failure) -> BrokerError {
+    let error = broker_error("writing to", subject, failure);
+    match error.kind() {
+        ErrorKind::Stop => error,
+        // It was still waiting here.
+        _ if failure.code == Code::PurgeQueue => BrokerError::new(ErrorKind::Retry, error.to_string()),
+        _ => BrokerError::new(ErrorKind::OutcomeUnknown, error.to_string()),
+    }
+}
+
+impl KafkaIntake {
+    pub(crate) fn new(config: &KafkaConfig) -> Result<Self, BrokerError> {
+        let native = config.client(Role::Idempotent).create_with_context(Answers::default());
+        let native = native.map_err(|error| broker_error("creating", "the producer of the intake", &error.into()))?;
+        Ok(Self { native: Arc::new(native) })
+    }
+
+    /// Writes a record. `answer` is called once, with the record's offset or what became of it, from a thread that must not be held
+    /// up.
+    ///
+    /// # Errors
+    /// Where the record was not taken, and `answer` is not called: [`ErrorKind::Retry`] while too much waits to be written.
+    pub fn send(
+        &self,
+        to: &TopicPartition,
+        record: &Record<'_>,
+        answer: impl FnOnce(Outcome) + Send + 'static,
+    ) -> Result<(), BrokerError> {
+        let answer: Box<Answer> = Box::new(Mutex::new(Box::new(answer)));
+        let mut native: BaseRecord<'_, [u8], [u8], Box<Answer>> =
+            BaseRecord::with_opaque_to(&to.topic, answer).partition(number(to)).timestamp(native_timestamp(record));
+        (native.key, native.payload, native.headers) = (record.key, record.value, native_headers(&record.headers));
+        self.native.send(native).map_err(|(error, _)| {
+            let failure = self.native.context().0.explain(error.into());
+            let fatal = self.native.client().fatal_error();
+            let failure = fatal.map_or(failure, |(code, reason)| Failure { fatal: true, ..Failure::new(code, reason) });
+            broker_error("writing to", &to.to_string(), &failure)
+        })
+    }
+
+    /// How many records wait for their answer.
+    pub fn in_flight(&self) -> usize {
+        self.native.in_flight_count().try_into().unwrap_or(0)
+    }
+}

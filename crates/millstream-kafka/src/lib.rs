@@ -1,0 +1,31 @@
+//! Millstream on Apache Kafka: the engine's broker, through librdkafka.
+//!
+//! [`KafkaBroker`] gives the engine what it asks of a broker: members of classic consumer groups with cooperative rebalances,
+//! transactional producers fenced by epoch and generation, readers of committed records, topics and positions. [`KafkaIntake`] is for
+//! records that come from outside. No state, no topology, no HTTP: this crate moves records and says what became of them.
+//!
+//! Any librdkafka property can be set by its own name in [`KafkaConfig`], except those that exactly-once rests on.
+
+mod batch;
+mod broker;
+mod config;
+mod consumer;
+mod context;
+mod deliveries;
+mod error;
+#[allow(unsafe_code, reason = "librdkafka is C, and its wrapper does not reach everything that is needed")]
+mod ffi;
+mod intake;
+mod partitions;
+mod producer;
+mod reader;
+mod rebalances;
+mod settings;
+
+pub use batch::KafkaBatch;
+pub use broker::KafkaBroker;
+pub use config::{ConfigError, KafkaConfig};
+pub use consumer::KafkaConsumer;
+pub use intake::{KafkaIntake, Outcome};
+pub use producer::KafkaProducer;
+pub use reader::KafkaReader;
