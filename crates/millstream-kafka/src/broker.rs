@@ -19,7 +19,7 @@ use crate::ffi::{Admin, End, Failure, NewTopic};
 use crate::intake::KafkaIntake;
 use crate::producer::KafkaProducer;
 use crate::reader::{KafkaReader, Readers};
-use crate::settings::topic_settings;
+use crate::settings::{RETENTION_MS, retention_ms, topic_settings};
 
 /// How long one request may take.
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(10);
@@ -76,6 +76,21 @@ impl KafkaBroker {
     /// Where the properties contradict each other.
     pub fn intake(&self) -> Result<KafkaIntake, BrokerError> {
         KafkaIntake::new(&self.shared.config)
+    }
+
+    /// Sets how long a topic keeps records by their own timestamps; none is for ever. A topic that does so already is left alone.
+    ///
+    /// # Errors
+    /// Where there is no such topic, or this user may not change it.
+    pub fn set_retention(&self, topic: &str, retention: Option<Duration>) -> Result<(), BrokerError> {
+        let wanted = retention_ms(retention).to_string();
+        let now = self.ask("reading the settings of topic", topic, |admin| admin.topic_config(topic))?;
+        if now.get(RETENTION_MS) == Some(&wanted) {
+            return Ok(());
+        }
+        tracing::info!(topic, retention_ms = wanted, "the retention of the topic is changed");
+        let settings = [(RETENTION_MS, wanted)];
+        self.ask("changing the settings of topic", topic, |admin| admin.alter_topic_config(topic, &settings))
     }
 
     /// Sends a request, again while it may succeed later.

@@ -1,10 +1,19 @@
 //! The settings that topics are created with.
 
+use std::time::Duration;
+
 use millstream::broker::TopicSettings;
+
+/// Kafka's name for how long records are kept.
+pub(crate) const RETENTION_MS: &str = "retention.ms";
+
+/// The value of [`RETENTION_MS`].
+pub(crate) fn retention_ms(retention: Option<Duration>) -> i64 {
+    retention.map_or(-1, |retention| retention.as_millis().try_into().unwrap_or(i64::MAX))
+}
 
 /// The configuration of a topic, as Kafka names it.
 pub(crate) fn topic_settings(settings: &TopicSettings) -> Vec<(String, String)> {
-    let retention_ms = settings.retention.map_or(-1, |retention| retention.as_millis().try_into().unwrap_or(i64::MAX));
     let retention_bytes = settings.retention_bytes.map_or(-1, |bytes| bytes.try_into().unwrap_or(i64::MAX));
     let mut all = vec![
         // Records that nobody needs any more are deleted by offset, which Kafka refuses where the policy is `compact` alone.
@@ -12,7 +21,7 @@ pub(crate) fn topic_settings(settings: &TopicSettings) -> Vec<(String, String)> 
         ("message.timestamp.type", "CreateTime".to_owned()),
         // Brokers refuse, by default, what lies more than an hour ahead of them, and a commit would fail for ever.
         ("message.timestamp.after.max.ms", i64::MAX.to_string()),
-        ("retention.ms", retention_ms.to_string()),
+        (RETENTION_MS, retention_ms(settings.retention).to_string()),
         ("retention.bytes", retention_bytes.to_string()),
     ];
     if let Some(segment_bytes) = settings.segment_bytes {
@@ -23,8 +32,6 @@ pub(crate) fn topic_settings(settings: &TopicSettings) -> Vec<(String, String)> 
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
-
     use super::*;
 
     fn value(settings: &TopicSettings, key: &str) -> Option<String> {

@@ -11,13 +11,14 @@ use crate::{logging, serve};
 
 use super::error::CommandError;
 
-/// Start the service with its embedded broker.
+/// Start the service: on its embedded broker, or on Kafka.
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:
   clickmill serve
   clickmill serve --listen 0.0.0.0:8080 --data-dir /var/lib/clickmill
   clickmill serve --config clickmill.toml
+  clickmill serve --kafka kafka-1:9092,kafka-2:9092 --topic clicks
   CLICKMILL_WINDOW__GRACE=1h clickmill serve
 
 Every option can be set in the file and in the environment: see docs/configuration.md.")]
@@ -38,7 +39,7 @@ pub(super) struct OptionArgs {
     /// Where the log and the state are kept [default: data]
     #[arg(long, value_name = "DIR")]
     data_dir: Option<String>,
-    /// Kafka's bootstrap servers (not available in this build)
+    /// Kafka's bootstrap servers: the log is theirs then, not the embedded broker's
     #[arg(long, value_name = "HOST:PORT[,…]")]
     kafka: Option<String>,
     /// The topic of the clicks [default: click-events-topic]

@@ -9,11 +9,14 @@ mod settings;
 mod units;
 mod validate;
 
+use std::collections::BTreeMap;
+use std::fmt;
 use std::net::SocketAddr;
 use std::num::NonZeroU32;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use millstream_kafka::KafkaConfig;
 use millstream_rocksdb::state::RocksDbOptions;
 
 pub use crate::click::TimestampSource;
@@ -39,6 +42,8 @@ pub struct Config {
     pub window: WindowConfig,
     /// How long what is sent on is kept.
     pub topics: TopicsConfig,
+    /// The Kafka cluster that holds the log; none is the embedded broker.
+    pub kafka: Option<KafkaOptions>,
     /// How state is stored; known to be valid.
     pub rocksdb: RocksDbOptions,
     /// What the service says on standard error.
@@ -135,6 +140,22 @@ pub struct TopicsConfig {
     pub closed_retention: Option<Duration>,
 }
 
+/// `[kafka]`: the cluster that holds the log; known to be properties that librdkafka takes.
+#[derive(Clone, PartialEq, Eq)]
+pub struct KafkaOptions {
+    /// Brokers to begin with, `HOST:PORT`, separated by commas.
+    pub bootstrap_servers: String,
+    /// librdkafka's properties by their own names.
+    pub properties: BTreeMap<String, String>,
+}
+
+/// Passwords are not shown.
+impl fmt::Debug for KafkaOptions {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("KafkaOptions").field("bootstrap_servers", &self.bootstrap_servers).finish_non_exhaustive()
+    }
+}
+
 /// `[log]`: what the service says on standard error.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct LogConfig {
@@ -158,6 +179,16 @@ impl EngineConfig {
     /// about three times over: as it came, encoded for the log, and in the log's write.
     pub fn intake_bytes(&self) -> u64 {
         self.memory / 16
+    }
+}
+
+impl KafkaOptions {
+    /// What the Kafka clients are made from.
+    ///
+    /// # Errors
+    /// The first property that cannot be set.
+    pub fn client_config(&self) -> Result<KafkaConfig, millstream_kafka::ConfigError> {
+        KafkaConfig::new(self.bootstrap_servers.as_str(), self.properties.clone())
     }
 }
 

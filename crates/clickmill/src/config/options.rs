@@ -80,8 +80,9 @@ pub const SECTIONS: [(&str, &str); 9] = [
     ),
     (
         KAFKA_SECTION,
-        "Any librdkafka property by its own name, such as `bootstrap.servers = \"kafka:9092\"`. This build has the embedded broker \
-         only: a key here is refused.",
+        "The Kafka cluster that holds the clicks. Without this section the embedded broker does. `bootstrap.servers = \"kafka:9092\"` \
+         names brokers to begin with; any other librdkafka property can be set by its own name, those for SASL and TLS among them. One that \
+         librdkafka does not know, or that exact counting depends on, is refused at start.",
     ),
     (
         ROCKSDB_SECTION,
@@ -93,6 +94,9 @@ pub const SECTIONS: [(&str, &str); 9] = [
 
 /// The section that holds librdkafka properties.
 pub(super) const KAFKA_SECTION: &str = "kafka";
+
+/// The property of `[kafka]` without which there is no cluster.
+pub(super) const BOOTSTRAP_SERVERS: &str = "bootstrap.servers";
 
 /// The section that holds RocksDB options, ours and RocksDB's own.
 pub(super) const ROCKSDB_SECTION: &str = "rocksdb";

@@ -1,5 +1,6 @@
 //! From settings to typed values, each checked against what its option takes.
 
+use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::num::NonZeroU32;
 use std::time::Duration;
@@ -8,12 +9,12 @@ use millstream_rocksdb::state::{Compression, RocksDbOptions};
 use tracing_subscriber::EnvFilter;
 
 use super::error::ConfigError;
-use super::options::{self, Kind, ROCKSDB_SECTION};
+use super::options::{self, BOOTSTRAP_SERVERS, KAFKA_SECTION, Kind, ROCKSDB_SECTION};
 use super::settings::{Setting, Settings};
 use super::units::{DURATION_FORM, SIZE_FORM, format_size, parse_duration, parse_size};
 use super::{
-    ClicksConfig, Config, DataConfig, EngineConfig, LogConfig, LogFormat, ServerConfig, TimestampSource, TopicsConfig,
-    WindowConfig,
+    ClicksConfig, Config, DataConfig, EngineConfig, KafkaOptions, LogConfig, LogFormat, ServerConfig, TimestampSource,
+    TopicsConfig, WindowConfig,
 };
 
 /// The word that switches an option off.
@@ -48,6 +49,7 @@ pub(super) fn config(settings: &Settings) -> Result<Config, ConfigError> {
             dead_letter_retention: values.duration_or_off("topics.dead_letter_retention")?,
             closed_retention: values.duration_or_off("topics.closed_retention")?,
         },
+        kafka: kafka(settings),
         rocksdb: rocksdb(values)?,
         log: LogConfig { level: values.log_level("log.level")?, format: values.choice("log.format", LOG_FORMATS)? },
     })
@@ -89,6 +91,17 @@ fn clicks(values: Values<'_>) -> Result<ClicksConfig, ConfigError> {
         retention: values.duration_or_off("clicks.retention")?,
         retention_bytes: values.size_or_off("clicks.retention_bytes")?,
     })
+}
+
+fn kafka(settings: &Settings) -> Option<KafkaOptions> {
+    let mut properties: BTreeMap<_, _> =
+        settings.section(KAFKA_SECTION).map(|(name, setting)| (name.to_owned(), setting.text.clone())).collect();
+    if properties.is_empty() {
+        return None;
+    }
+    // Where it is missing, the check of the whole says so.
+    let bootstrap_servers = properties.remove(BOOTSTRAP_SERVERS).unwrap_or_default();
+    Some(KafkaOptions { bootstrap_servers, properties })
 }
 
 fn rocksdb(values: Values<'_>) -> Result<RocksDbOptions, ConfigError> {

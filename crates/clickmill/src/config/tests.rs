@@ -127,12 +127,23 @@ fn values_that_do_not_go_together_are_refused() {
 }
 
 #[test]
-fn kafka_is_refused_in_this_build() {
-    for text in ["[kafka]\nbootstrap.servers = \"x:9092\"\n", "[kafka]\n\"bootstrap.servers\" = \"x:9092\"\n"] {
-        let message = from_file(text).expect_err(text).to_string();
-        assert!(message.starts_with("kafka.bootstrap.servers = x:9092 ("), "{message}");
-        assert!(message.contains("not available in this build"), "{message}");
+fn kafka_takes_librdkafkas_properties_but_for_those_of_the_engine() {
+    let config = from_file("[kafka]\nbootstrap.servers = \"x:9092,y:9092\"\n\"fetch.min.bytes\" = 5\n").expect("both are known");
+    let kafka = config.kafka.expect("there is a cluster");
+    assert_eq!(kafka.bootstrap_servers, "x:9092,y:9092");
+    assert_eq!(kafka.properties.into_iter().collect::<Vec<_>>(), [("fetch.min.bytes".to_owned(), "5".to_owned())]);
+
+    for (line, key) in [
+        ("isolation.level = \"read_uncommitted\"", "isolation.level"),
+        ("fetch.min.bites = 5", "fetch.min.bites"),
+        ("fetch.min.bytes = \"many\"", "fetch.min.bytes"),
+    ] {
+        let text = format!("[kafka]\nbootstrap.servers = \"x:9092\"\n{line}\n");
+        let message = from_file(&text).expect_err(line).to_string();
+        assert!(message.starts_with(&format!("kafka.{key} = ")) && !message.contains('\n'), "{message}");
     }
+    let alone = from_file("[kafka]\nfetch.min.bytes = 5\n").expect_err("no server").to_string();
+    assert!(alone.contains("kafka.bootstrap.servers does not name a broker"), "{alone}");
 }
 
 #[test]

@@ -1,9 +1,10 @@
 //! What holds between options.
 
 use millstream::runtime::StreamsConfig;
+use millstream_kafka::ConfigError as Refused;
 
 use super::error::ConfigError;
-use super::options::{KAFKA_SECTION, ROCKSDB_SECTION};
+use super::options::{BOOTSTRAP_SERVERS, KAFKA_SECTION, ROCKSDB_SECTION};
 use super::settings::Settings;
 use super::units::{format_duration, format_size};
 use super::{ClicksConfig, Config};
@@ -11,7 +12,7 @@ use crate::serve::{STORE, closed_topic};
 
 /// Refuses values that are fine each by itself but not together.
 pub(super) fn check(config: &Config, settings: &Settings) -> Result<(), ConfigError> {
-    check_kafka(settings)?;
+    check_kafka(config, settings)?;
     check_window(config, settings)?;
     check_clicks(&config.clicks, settings)?;
     check_topics(config, settings)?;
@@ -27,10 +28,21 @@ pub(super) fn check(config: &Config, settings: &Settings) -> Result<(), ConfigEr
     Ok(())
 }
 
-fn check_kafka(settings: &Settings) -> Result<(), ConfigError> {
-    let Some((name, _)) = settings.section(KAFKA_SECTION).next() else { return Ok(()) };
-    let reason = "Kafka is not available in this build; leave [kafka] out and the embedded broker is used";
-    Err(conflict(&format!("{KAFKA_SECTION}.{name}"), settings, reason.to_owned()))
+fn check_kafka(config: &Config, settings: &Settings) -> Result<(), ConfigError> {
+    let Some(kafka) = &config.kafka else { return Ok(()) };
+    let Err(refused) = kafka.client_config() else { return Ok(()) };
+    let (name, reason) = match &refused {
+        Refused::NoServers => {
+            let first = settings.section(KAFKA_SECTION).next().map_or(BOOTSTRAP_SERVERS, |(name, _)| name);
+            (first, format!("{KAFKA_SECTION}.{BOOTSTRAP_SERVERS} does not name a broker: set it to HOST:PORT"))
+        }
+        Refused::Reserved { key, reason } => (key.as_str(), format!("cannot be set: {reason}")),
+        Refused::Invalid { key, reason, .. } => (key.as_str(), reason.clone()),
+    };
+    // librdkafka may name a property by another of its names.
+    let known = settings.get(&format!("{KAFKA_SECTION}.{name}")).is_some();
+    let key = if known { format!("{KAFKA_SECTION}.{name}") } else { format!("{KAFKA_SECTION}.{BOOTSTRAP_SERVERS}") };
+    Err(conflict(&key, settings, reason))
 }
 
 fn check_window(config: &Config, settings: &Settings) -> Result<(), ConfigError> {

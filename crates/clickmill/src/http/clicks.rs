@@ -10,7 +10,7 @@ use serde::Serialize;
 use utoipa::ToSchema;
 
 use super::body::BodyFormat;
-use super::mill::{Appended, Idempotency, IncomingClick};
+use super::mill::{AppendError, Appended, Idempotency, IncomingClick};
 use super::params::{NoParams, Params};
 use super::problem::{Problem, ProblemBody, ProblemKind};
 use super::{MAX_IDEMPOTENCY_KEY_BYTES, Service};
@@ -20,6 +20,9 @@ const IDEMPOTENCY_KEY: &str = "idempotency-key";
 
 /// Says of an answer that it is that of an earlier request.
 const IDEMPOTENT_REPLAYED: &str = "idempotent-replayed";
+
+/// The reason of a click that may be stored or not.
+const UNKNOWN: &str = "unknown";
 
 /// A click, with any other fields. The names of these three are configuration.
 #[derive(ToSchema)]
@@ -57,7 +60,7 @@ enum ClicksBody {
 }
 
 /// What became of the clicks of a request.
-#[derive(Debug, Serialize, ToSchema)]
+#[derive(Debug, Clone, Serialize, ToSchema)]
 pub(super) struct IntakeAnswer {
     /// How many were taken.
     accepted: usize,
@@ -66,7 +69,7 @@ pub(super) struct IntakeAnswer {
 }
 
 /// A click that was not taken.
-#[derive(Debug, Serialize, ToSchema)]
+#[derive(Debug, Clone, Serialize, ToSchema)]
 struct Rejected {
     /// Its place in the request, from 0. Blank lines do not count.
     index: usize,
@@ -91,6 +94,7 @@ struct Rejected {
         (status = 413, description = "The body is too large.", body = ProblemBody, content_type = "application/problem+json"),
         (status = 415, description = "The body is of another type.", body = ProblemBody, content_type = "application/problem+json"),
         (status = 422, description = "No click was accepted.", body = IntakeAnswer),
+        (status = 501, description = "An Idempotency-Key, where the log is Kafka.", body = ProblemBody, content_type = "application/problem+json"),
         (status = 503, description = "It cannot keep up, has no room, or is shutting down.", body = ProblemBody, content_type = "application/problem+json",
             headers(("Retry-After" = u32, description = "Seconds."))),
     )
@@ -147,14 +151,40 @@ fn take_in(service: &Service, format: BodyFormat, key: Option<&[u8]>, body: &Byt
         return Ok((StatusCode::UNPROCESSABLE_ENTITY, Json(answer)).into_response());
     }
     let answer = serde_json::to_vec(&answer).map_err(|error| Problem::new(ProblemKind::Internal, error.to_string()))?;
-    match mill.append(&accepted, arrived, key.map(|key| Idempotency { key, answer: &answer }))? {
-        Appended::Now => {
+    match mill.append(&accepted, arrived, key.map(|key| Idempotency { key, answer: &answer })) {
+        Err(AppendError::Partly { durable, reason }) => {
+            let stored = partly_stored(&refused, &durable);
+            metrics.clicks_accepted(stored.accepted);
+            refused.iter().for_each(|&(_, refusal)| metrics.click_rejected(refusal));
+            Err(Problem::partly_stored(stored, reason))
+        }
+        Err(error) => Err(error.into()),
+        Ok(Appended::Now) => {
             metrics.clicks_accepted(accepted.len());
             refused.iter().for_each(|&(_, refusal)| metrics.click_rejected(refusal));
             Ok(taken(answer))
         }
-        Appended::Before(before) => Ok(replayed(before)),
+        Ok(Appended::Before(before)) => Ok(replayed(before)),
     }
+}
+
+/// The answer where only some of the clicks that were not refused are known to be stored. `durable` is in their order.
+fn partly_stored(refused: &[(usize, Refusal)], durable: &[bool]) -> IntakeAnswer {
+    let accepted = durable.iter().filter(|durable| **durable).count();
+    let mut rejected = Vec::new();
+    let (mut refused, mut durable) = (refused.iter().peekable(), durable.iter());
+    for index in 0.. {
+        if let Some(&(_, refusal)) = refused.next_if(|(at, _)| *at == index) {
+            rejected.push(Rejected { index, reason: refusal.text() });
+            continue;
+        }
+        match durable.next() {
+            Some(true) => {}
+            Some(false) => rejected.push(Rejected { index, reason: UNKNOWN }),
+            None => break,
+        }
+    }
+    IntakeAnswer { accepted, rejected }
 }
 
 fn taken(answer: Vec<u8>) -> Response {

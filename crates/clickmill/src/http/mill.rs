@@ -17,7 +17,7 @@ pub trait Mill: Send + Sync + 'static {
     fn clicks_partitions(&self) -> u32;
 
     /// Appends the clicks to the clicks topic, each to its partition, with `arrived` as the timestamp of all. Returns when they are
-    /// durable: all of them, or on an error none.
+    /// durable: all of them, or on an error none, unless it is [`AppendError::Partly`].
     ///
     /// With an idempotency key, key and answer are stored in the same unit. Where the key is stored already, nothing is appended.
     ///
@@ -87,6 +87,17 @@ pub enum AppendError {
     /// The clicks may have become durable, or not.
     #[error("it is not known whether the clicks are stored ({0}); with the same Idempotency-Key they may be sent again")]
     OutcomeUnknown(String),
+    /// Each click is a unit of its own, and some may not have become durable: `durable` says of each whether it certainly has.
+    #[error("not all clicks are known to be stored: {reason}")]
+    Partly {
+        /// In the order of the clicks.
+        durable: Vec<bool>,
+        /// Why not all.
+        reason: String,
+    },
+    /// The log cannot keep idempotency keys.
+    #[error("idempotency keys are kept by the embedded broker only, not on Kafka: send the request without Idempotency-Key")]
+    NoIdempotency,
     /// Anything else; an operator has to look.
     #[error("clicks cannot be written: {0}")]
     Failed(String),

@@ -9,6 +9,7 @@ use millstream::store::StoreErrorKind;
 use serde::Serialize;
 use utoipa::ToSchema;
 
+use super::clicks::IntakeAnswer;
 use super::mill::AppendError;
 use super::status::TaskStatus;
 use super::time::Time;
@@ -37,12 +38,13 @@ pub(super) enum ProblemKind {
     TimedOut,
     OutcomeUnknown,
     StoreUnavailable,
+    IdempotencyUnavailable,
     Internal,
 }
 
 impl ProblemKind {
     #[cfg(test)]
-    pub(super) const ALL: [Self; 19] = [
+    pub(super) const ALL: [Self; 20] = [
         Self::InvalidRequest,
         Self::InvalidParameter,
         Self::PeriodTooEarly,
@@ -61,6 +63,7 @@ impl ProblemKind {
         Self::TimedOut,
         Self::OutcomeUnknown,
         Self::StoreUnavailable,
+        Self::IdempotencyUnavailable,
         Self::Internal,
     ];
 
@@ -88,6 +91,7 @@ impl ProblemKind {
             Self::TimedOut => ("timed-out", S::SERVICE_UNAVAILABLE, "The request took too long"),
             Self::OutcomeUnknown => ("outcome-unknown", S::SERVICE_UNAVAILABLE, "The clicks may be stored or not"),
             Self::StoreUnavailable => ("store-unavailable", S::SERVICE_UNAVAILABLE, "The counts cannot be read now"),
+            Self::IdempotencyUnavailable => ("idempotency-unavailable", S::NOT_IMPLEMENTED, "This log keeps no idempotency keys"),
             Self::Internal => ("internal", S::INTERNAL_SERVER_ERROR, "Something went wrong in here"),
         }
     }
@@ -109,6 +113,7 @@ pub(super) struct Problem {
     earliest: Option<Timestamp>,
     missing: Option<Vec<u32>>,
     tasks: Option<Vec<TaskStatus>>,
+    stored: Option<Box<IntakeAnswer>>,
 }
 
 /// A problem as it is written.
@@ -133,11 +138,14 @@ pub(super) struct ProblemBody {
     /// With `not-ready`: the tasks and how far they are.
     #[serde(skip_serializing_if = "Option::is_none")]
     tasks: Option<Vec<TaskStatus>>,
+    /// With `outcome-unknown`, where each click is stored by itself: how many are, and which others are not or may not be.
+    #[serde(flatten, skip_serializing_if = "Option::is_none")]
+    stored: Option<IntakeAnswer>,
 }
 
 impl Problem {
     pub(super) fn new(kind: ProblemKind, detail: impl Into<String>) -> Self {
-        Self { kind, detail: detail.into(), earliest: None, missing: None, tasks: None }
+        Self { kind, detail: detail.into(), earliest: None, missing: None, tasks: None, stored: None }
     }
 
     /// The problem of a parameter, by its name.
@@ -158,6 +166,11 @@ impl Problem {
             format!("tasks not running: {}", waiting.join(", "))
         };
         Self { tasks: Some(tasks), ..Self::new(ProblemKind::NotReady, detail) }
+    }
+
+    /// Clicks that are stored one by one, not all of which are known to be.
+    pub(super) fn partly_stored(stored: IntakeAnswer, reason: impl Into<String>) -> Self {
+        Self { stored: Some(Box::new(stored)), ..Self::new(ProblemKind::OutcomeUnknown, reason) }
     }
 
     /// The problem that a bare status stands for; none where it is no error.
@@ -196,7 +209,8 @@ impl From<AppendError> for Problem {
         let kind = match error {
             AppendError::Unavailable(_) => ProblemKind::LogUnavailable,
             AppendError::ShuttingDown => ProblemKind::ShuttingDown,
-            AppendError::OutcomeUnknown(_) => ProblemKind::OutcomeUnknown,
+            AppendError::OutcomeUnknown(_) | AppendError::Partly { .. } => ProblemKind::OutcomeUnknown,
+            AppendError::NoIdempotency => ProblemKind::IdempotencyUnavailable,
             AppendError::Failed(_) => ProblemKind::Internal,
         };
         Self::new(kind, error.to_string())
@@ -221,6 +235,7 @@ impl IntoResponse for Problem {
             earliest: self.earliest.map(Time),
             missing: self.missing,
             tasks: self.tasks,
+            stored: self.stored.map(|stored| *stored),
         };
         let mut response = (status, Json(body)).into_response();
         let headers = response.headers_mut();

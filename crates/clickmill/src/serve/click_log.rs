@@ -1,6 +1,7 @@
-//! What the service needs of its broker beside what the engine does: clicks go in, and somebody looks after the topics.
+//! What the service needs of the log beside what the engine does: clicks go in, and somebody looks after the topics.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use millstream::broker::{Broker, BrokerError};
 use millstream::clock::Clock;
@@ -11,10 +12,22 @@ use millstream_rocksdb::memory::MemoryBudget;
 use crate::config::Config;
 use crate::http::{AppendError, Appended, Idempotency, IncomingClick};
 
-/// A broker that the service can run on.
-pub(super) trait ClickLog: Broker + Sized {
+/// A log that the service can run on.
+pub(super) trait ClickLog: Send + Sync + Sized + 'static {
+    /// The engine's side of it.
+    type Broker: Broker;
+
+    /// How often lag is looked up and [`ClickLog::maintain`] is called.
+    const UPKEEP_INTERVAL: Duration;
+
+    /// Whether other instances may hold part of the tasks.
+    const SHARED: bool;
+
     /// Opens the log that the configuration names.
     fn open(config: &Config, clock: &Arc<dyn Clock>, memory: &MemoryBudget) -> anyhow::Result<Self>;
+
+    /// The engine's side of it.
+    fn broker(&self) -> &Arc<Self::Broker>;
 
     /// Makes sure that the clicks topic is there as the configuration has it, and gives the number of its partitions.
     fn prepare_clicks_topic(&self, config: &Config) -> anyhow::Result<u32>;
@@ -23,7 +36,7 @@ pub(super) trait ClickLog: Broker + Sized {
     fn keep_sent_on(&self, config: &Config, streams: &StreamsConfig) -> anyhow::Result<()>;
 
     /// Appends clicks, as [`crate::http::Mill::append`] says.
-    fn append_clicks(
+    fn append(
         &self,
         topic: &str,
         clicks: &[IncomingClick<'_>],
@@ -35,7 +48,7 @@ pub(super) trait ClickLog: Broker + Sized {
     fn stored_answer(&self, key: &[u8]) -> Result<Option<Vec<u8>>, AppendError>;
 
     /// Does a piece of what has to be done now and then, and says whether there is more.
-    fn maintain_log(&self) -> Result<bool, BrokerError>;
+    fn maintain(&self) -> Result<bool, BrokerError>;
 
     /// How many bytes the log takes on this machine's disk.
     fn disk_bytes(&self) -> u64;

@@ -2,6 +2,7 @@
 
 use std::path::Path;
 use std::sync::Arc;
+use std::time::Duration;
 
 use anyhow::Context;
 use millstream::broker::local::{Appended as Stored, Unit};
@@ -17,28 +18,39 @@ use super::{Misconfigured, topology};
 use crate::config::{ClicksConfig, Config, TopicsConfig};
 use crate::http::{AppendError, Appended, Idempotency, IncomingClick};
 
-impl ClickLog for EmbeddedBroker {
+/// The embedded broker as the service's log.
+pub(super) struct EmbeddedLog(Arc<EmbeddedBroker>);
+
+impl ClickLog for EmbeddedLog {
+    type Broker = EmbeddedBroker;
+
+    const UPKEEP_INTERVAL: Duration = Duration::from_millis(250);
+    const SHARED: bool = false;
+
     fn open(config: &Config, clock: &Arc<dyn Clock>, memory: &MemoryBudget) -> anyhow::Result<Self> {
         let dir = &config.data.dir;
         refuse_state_without_log(dir)?;
-        Ok(broker::open(&dir.join("log"), clock.clone(), memory)?)
+        Ok(Self(Arc::new(broker::open(&dir.join("log"), clock.clone(), memory)?)))
+    }
+
+    fn broker(&self) -> &Arc<EmbeddedBroker> {
+        &self.0
     }
 
     /// Creates the topic where there is none, else gives it the retention of the configuration and lets it grow where that says
     /// more partitions than it has.
     fn prepare_clicks_topic(&self, config: &Config) -> anyhow::Result<u32> {
         let ClicksConfig { topic, partitions, keyed_by_ad, retention, retention_bytes, .. } = &config.clicks;
-        let Some(found) = self.describe_topic(topic)?.map(|found| found.partitions) else {
+        let Some(found) = self.0.describe_topic(topic)?.map(|found| found.partitions) else {
             let settings = TopicSettings {
-                partitions: *partitions,
-                compacted: false,
                 retention: *retention,
                 retention_bytes: *retention_bytes,
+                ..TopicSettings::kept_for_ever(*partitions)
             };
-            self.create_topic(topic, &settings)?;
+            self.0.create_topic(topic, &settings)?;
             return Ok(*partitions);
         };
-        self.set_retention(topic, *retention, *retention_bytes)?;
+        self.0.set_retention(topic, *retention, *retention_bytes)?;
         if found < *partitions {
             if *keyed_by_ad {
                 return Err(Misconfigured(format!(
@@ -48,7 +60,7 @@ impl ClickLog for EmbeddedBroker {
                 .into());
             }
             tracing::info!("topic {topic} grows from {found} to {partitions} partitions");
-            self.add_partitions(topic, *partitions)?;
+            self.0.add_partitions(topic, *partitions)?;
             return Ok(*partitions);
         }
         if found > *partitions {
@@ -59,14 +71,14 @@ impl ClickLog for EmbeddedBroker {
 
     fn keep_sent_on(&self, config: &Config, streams: &StreamsConfig) -> anyhow::Result<()> {
         let TopicsConfig { late_retention, dead_letter_retention, closed_retention } = config.topics;
-        self.set_retention(&streams.late_topic(), late_retention, None)?;
-        self.set_retention(&streams.dead_letter_topic(), dead_letter_retention, None)?;
-        self.set_retention(&topology::closed_topic(config), closed_retention, None)?;
+        self.0.set_retention(&streams.late_topic(), late_retention, None)?;
+        self.0.set_retention(&streams.dead_letter_topic(), dead_letter_retention, None)?;
+        self.0.set_retention(&topology::closed_topic(config), closed_retention, None)?;
         Ok(())
     }
 
     /// All clicks of a request are one unit.
-    fn append_clicks(
+    fn append(
         &self,
         topic: &str,
         clicks: &[IncomingClick<'_>],
@@ -82,7 +94,7 @@ impl ClickLog for EmbeddedBroker {
         if let Some(Idempotency { key, answer }) = idempotency {
             unit.set_idempotency_key(key, answer);
         }
-        match self.append(unit) {
+        match self.0.append(unit) {
             Ok(Stored::Stored(_)) => Ok(Appended::Now),
             Ok(Stored::AlreadyStored(answer)) => Ok(Appended::Before(answer)),
             Err(error) => Err(append_error(&error)),
@@ -90,15 +102,15 @@ impl ClickLog for EmbeddedBroker {
     }
 
     fn stored_answer(&self, key: &[u8]) -> Result<Option<Vec<u8>>, AppendError> {
-        self.stored_result(key).map_err(|error| append_error(&error))
+        self.0.stored_result(key).map_err(|error| append_error(&error))
     }
 
-    fn maintain_log(&self) -> Result<bool, BrokerError> {
-        self.maintain()
+    fn maintain(&self) -> Result<bool, BrokerError> {
+        self.0.maintain()
     }
 
     fn disk_bytes(&self) -> u64 {
-        self.storage().file_bytes()
+        self.0.storage().file_bytes()
     }
 }
 
@@ -172,19 +184,20 @@ mod tests {
         let config = Config::load(&Sources { flags, ..Sources::default() }).expect("a configuration");
         let streams = StreamsConfig::new(config.engine.application_id.clone());
         let clock: Arc<dyn Clock> = Arc::new(SystemClock);
-        let log = broker::open(dir.path(), clock, &MemoryBudget::new(64 << 20)).expect("opened");
+        let broker = broker::open(dir.path(), clock, &MemoryBudget::new(64 << 20)).expect("opened");
+        let log = EmbeddedLog(Arc::new(broker));
         let topics = [streams.late_topic(), streams.dead_letter_topic(), topology::closed_topic(&config)];
         for topic in &topics {
-            log.create_topic(topic, &TopicSettings::kept_for_ever(1)).expect("created");
+            log.0.create_topic(topic, &TopicSettings::kept_for_ever(1)).expect("created");
             let mut unit = Unit::new();
             unit.add(&TopicPartition::new(topic.clone(), Partition(0)), &Record::new(None, Some(b"old"), Timestamp(1)));
-            log.append(unit).expect("appended");
+            log.0.append(unit).expect("appended");
         }
         log.keep_sent_on(&config, &streams).expect("set");
-        while log.maintain_log().expect("kept up") {}
+        while log.maintain().expect("kept up") {}
         let start = |topic: &Topic| {
             let partition = TopicPartition::new(topic.clone(), Partition(0));
-            log.log_range(&partition, Isolation::ReadCommitted).expect("a range").start.0
+            log.0.log_range(&partition, Isolation::ReadCommitted).expect("a range").start.0
         };
         assert_eq!(topics.each_ref().map(start), [1, 0, 0], "only late clicks were given a day");
     }

@@ -26,8 +26,6 @@ use crate::metrics::Metrics;
 const LONGEST_POLL: Duration = Duration::from_millis(50);
 /// How long a thread waits before it tries again what the broker or a store could not do.
 const PAUSE: Duration = Duration::from_millis(200);
-/// How often lag is looked up and the broker's own work is done.
-const UPKEEP_INTERVAL: Duration = Duration::from_millis(250);
 
 /// What part of the memory RocksDB gets.
 const ROCKSDB_SHARE: usize = 2;
@@ -36,41 +34,41 @@ const ROCKSDB_SHARE: usize = 2;
 const UNCOMMITTED_SHARE: usize = 16;
 
 /// What the parts of the service share.
-pub(super) struct Engine<B: Broker> {
+pub(super) struct Engine<L: ClickLog> {
     pub(super) instance_id: String,
     pub(super) config: Config,
     pub(super) clock: Arc<dyn Clock>,
-    pub(super) broker: Arc<B>,
+    pub(super) log: L,
     pub(super) stores: Arc<RocksStores>,
     pub(super) registry: Registry,
-    pub(super) counts: Counts<B>,
+    pub(super) counts: Counts<L::Broker>,
     pub(super) clicks_partitions: u32,
     streams: StreamsConfig,
     topology: millstream::topology::Topology,
 }
 
-impl<B: ClickLog> Engine<B> {
+impl<L: ClickLog> Engine<L> {
     /// Opens everything that is kept, and creates the topics that are missing.
     pub(super) fn open(config: Config) -> anyhow::Result<Self> {
         let dir = &config.data.dir;
         std::fs::create_dir_all(dir).with_context(|| format!("cannot create the data directory {}", dir.display()))?;
         let clock: Arc<dyn Clock> = Arc::new(SystemClock);
         let memory = MemoryBudget::new(config.engine.memory as usize / ROCKSDB_SHARE);
-        let broker = Arc::new(B::open(&config, &clock, &memory)?);
+        let log = L::open(&config, &clock, &memory)?;
         let instance_id = instance::id(dir)?;
         let state_dir: PathBuf = dir.join("state").join(&config.engine.application_id);
         let stores = Arc::new(RocksStores::new(state_dir, memory, config.rocksdb.clone())?);
         let topology = topology::ad_clicks(&config)?;
         let streams = streams_config(&config, &instance_id);
-        compatibility::check(&config, &streams, &*broker, &stores)?;
-        let clicks_partitions = broker.prepare_clicks_topic(&config)?;
+        compatibility::check(&config, &streams, &**log.broker(), &stores)?;
+        let clicks_partitions = log.prepare_clicks_topic(&config)?;
         let registry = Registry::new();
         let horizon = config.window.retention;
-        let (b, r, c) = (broker.clone(), registry.clone(), clock.clone());
+        let (b, r, c) = (log.broker().clone(), registry.clone(), clock.clone());
         let counts = Counts::new(topology::STORE, horizon, &topology, &streams, b, r, c)?;
         // The topics are there now.
-        broker.keep_sent_on(&config, &streams)?;
-        Ok(Self { instance_id, config, clock, broker, stores, registry, counts, clicks_partitions, streams, topology })
+        log.keep_sent_on(&config, &streams)?;
+        Ok(Self { instance_id, config, clock, log, stores, registry, counts, clicks_partitions, streams, topology })
     }
 
     /// Starts the threads.
@@ -78,7 +76,7 @@ impl<B: ClickLog> Engine<B> {
         let mut threads = Threads::new();
         for number in 0..thread_count(&self.config) {
             let parts = Parts {
-                broker: self.broker.clone(),
+                broker: self.log.broker().clone(),
                 topology: self.topology.clone(),
                 config: self.streams.clone(),
                 provider: self.stores.clone(),
@@ -97,8 +95,13 @@ impl<B: ClickLog> Engine<B> {
         Ok(threads)
     }
 
+    /// Whether all that is this instance's runs. Where the log is its alone, that is every task there is.
+    pub(super) fn is_ready(&self) -> bool {
+        if L::SHARED { self.registry.is_settled(thread_count(&self.config)) } else { self.registry.is_running(self.task_count()) }
+    }
+
     /// How many tasks there are: one for each partition of the clicks, and of their counts where clicks are shuffled.
-    pub(super) fn task_count(&self) -> usize {
+    fn task_count(&self) -> usize {
         let shuffled = if self.config.clicks.keyed_by_ad { 0 } else { self.counts.partitions() };
         (self.clicks_partitions + shuffled) as usize
     }
@@ -110,7 +113,7 @@ impl<B: ClickLog> Engine<B> {
                 tracing::debug!(%error, "the lag could not be looked up");
             }
             loop {
-                match self.broker.maintain_log() {
+                match self.log.maintain() {
                     Ok(true) if !stop.load(Ordering::Relaxed) => {}
                     Ok(_) => break,
                     Err(error) => {
@@ -119,7 +122,7 @@ impl<B: ClickLog> Engine<B> {
                     }
                 }
             }
-            thread::park_timeout(UPKEEP_INTERVAL);
+            thread::park_timeout(L::UPKEEP_INTERVAL);
         }
     }
 }

@@ -3,7 +3,6 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use millstream::broker::{Broker, Isolation};
 use millstream::query::CountQueries;
 use millstream::record::Timestamp;
 use millstream::runtime;
@@ -15,14 +14,14 @@ use crate::http::{
 };
 
 /// An engine that takes clicks in until it is told to stop.
-pub(super) struct EngineMill<B: Broker> {
-    engine: Arc<Engine<B>>,
+pub(super) struct EngineMill<L: ClickLog> {
+    engine: Arc<Engine<L>>,
     endpoint: String,
     is_closed: AtomicBool,
 }
 
-impl<B: ClickLog> EngineMill<B> {
-    pub(super) fn new(engine: Arc<Engine<B>>, endpoint: String) -> Self {
+impl<L: ClickLog> EngineMill<L> {
+    pub(super) fn new(engine: Arc<Engine<L>>, endpoint: String) -> Self {
         Self { engine, endpoint, is_closed: AtomicBool::new(false) }
     }
 
@@ -32,7 +31,7 @@ impl<B: ClickLog> EngineMill<B> {
     }
 
     fn task_status(&self, task: runtime::TaskStatus) -> TaskStatus {
-        let end = self.engine.broker.log_range(&task.input, Isolation::ReadCommitted).map(|log| log.end.0);
+        let end = self.engine.counts.end_of(&task.input).map(|end| end.0);
         let position = task.committed.map(|offset| offset.0);
         TaskStatus {
             task: task.id.to_string(),
@@ -55,7 +54,7 @@ impl<B: ClickLog> EngineMill<B> {
     }
 }
 
-impl<B: ClickLog> Mill for EngineMill<B> {
+impl<L: ClickLog> Mill for EngineMill<L> {
     fn now(&self) -> Timestamp {
         self.engine.clock.now()
     }
@@ -73,11 +72,11 @@ impl<B: ClickLog> Mill for EngineMill<B> {
         if self.is_closed.load(Ordering::Relaxed) {
             return Err(AppendError::ShuttingDown);
         }
-        self.engine.broker.append_clicks(&self.engine.config.clicks.topic, clicks, arrived, idempotency)
+        self.engine.log.append(&self.engine.config.clicks.topic, clicks, arrived, idempotency)
     }
 
     fn stored_answer(&self, key: &[u8]) -> Result<Option<Vec<u8>>, AppendError> {
-        self.engine.broker.stored_answer(key)
+        self.engine.log.stored_answer(key)
     }
 
     fn queries(&self) -> &dyn CountQueries {
@@ -85,7 +84,7 @@ impl<B: ClickLog> Mill for EngineMill<B> {
     }
 
     fn readiness(&self) -> Readiness {
-        Readiness { ready: self.engine.registry.is_running(self.engine.task_count()), tasks: self.tasks() }
+        Readiness { ready: self.engine.is_ready(), tasks: self.tasks() }
     }
 
     fn cluster(&self) -> Cluster {

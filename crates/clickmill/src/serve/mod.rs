@@ -6,6 +6,7 @@ mod compatibility;
 mod embedded;
 mod engine;
 mod instance;
+mod kafka;
 mod mill;
 mod stats;
 mod threads;
@@ -18,7 +19,6 @@ use std::time::Duration;
 
 use anyhow::Context;
 use axum::Router;
-use millstream_rocksdb::broker::EmbeddedBroker;
 use tokio::net::TcpListener;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::oneshot;
@@ -31,7 +31,9 @@ use crate::config::Config;
 use crate::http::{self, HttpOptions};
 use crate::metrics::Metrics;
 use click_log::ClickLog;
+use embedded::EmbeddedLog;
 use engine::Engine;
+use kafka::KafkaLog;
 use mill::EngineMill;
 use stats::Totals;
 
@@ -49,15 +51,18 @@ pub struct Misconfigured(String);
 /// What kept it from starting, or from going on. A configuration that does not fit is a [`Misconfigured`].
 pub fn run(config: Config) -> anyhow::Result<()> {
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().context("cannot start the runtime")?;
-    runtime.block_on(serve::<EmbeddedBroker>(config))
+    match config.kafka {
+        None => runtime.block_on(serve::<EmbeddedLog>(config)),
+        Some(_) => runtime.block_on(serve::<KafkaLog>(config)),
+    }
 }
 
-async fn serve<B: ClickLog>(config: Config) -> anyhow::Result<()> {
+async fn serve<L: ClickLog>(config: Config) -> anyhow::Result<()> {
     let mut signals = StopSignals::catch()?;
     let (listen, advertise) = (config.server.listen, config.server.advertise.clone());
     let listener = TcpListener::bind(listen).await.with_context(|| format!("cannot listen on {listen}"))?;
     let address = listener.local_addr().context("the listening socket has no address")?;
-    let engine = Arc::new(tokio::task::spawn_blocking(|| Engine::<B>::open(config)).await.context("opening panicked")??);
+    let engine = Arc::new(tokio::task::spawn_blocking(|| Engine::<L>::open(config)).await.context("opening panicked")??);
     let metrics = Arc::new(Metrics::new(Arc::new(Totals(engine.clone()))));
     let mill = Arc::new(EngineMill::new(engine.clone(), advertise.unwrap_or_else(|| address.to_string())));
     let threads = engine.start(&metrics).context("cannot start the engine's threads")?;

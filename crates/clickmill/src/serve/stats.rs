@@ -3,7 +3,6 @@
 use std::borrow::Cow;
 use std::sync::Arc;
 
-use millstream::broker::{Broker, Isolation};
 use millstream::runtime::TaskStatus;
 
 use super::click_log::ClickLog;
@@ -12,9 +11,9 @@ use crate::click::Refusal;
 use crate::metrics::{EngineStats, EngineTotals, PartitionTotals, RestoreTotals};
 
 /// Reads the totals of an engine.
-pub(super) struct Totals<B: Broker>(pub(super) Arc<Engine<B>>);
+pub(super) struct Totals<L: ClickLog>(pub(super) Arc<Engine<L>>);
 
-impl<B: ClickLog> EngineStats for Totals<B> {
+impl<L: ClickLog> EngineStats for Totals<L> {
     fn totals(&self) -> EngineTotals {
         let engine = &self.0;
         let (records, tasks) = (engine.registry.records(), engine.registry.tasks());
@@ -33,7 +32,7 @@ impl<B: ClickLog> EngineStats for Totals<B> {
                 ("cache".into(), memory.cache_bytes as u64),
                 ("cache_pinned".into(), memory.pinned_bytes as u64),
                 ("memtables".into(), memory.memtable_bytes as u64),
-                ("log".into(), engine.broker.disk_bytes()),
+                ("log".into(), engine.log.disk_bytes()),
                 ("sst".into(), stores(|store| store.file_bytes)),
                 ("table_readers".into(), stores(|store| store.table_reader_bytes)),
                 ("pending_compaction".into(), stores(|store| store.pending_compaction_bytes)),
@@ -50,8 +49,8 @@ fn label(reason: &str) -> Cow<'static, str> {
     known.map_or_else(|| Cow::Owned(reason.to_owned()), |refusal| Cow::Borrowed(refusal.label()))
 }
 
-fn partition<B: Broker>(engine: &Engine<B>, task: &TaskStatus) -> PartitionTotals {
-    let end = engine.broker.log_range(&task.input, Isolation::ReadCommitted).map(|log| log.end.0);
+fn partition<L: ClickLog>(engine: &Engine<L>, task: &TaskStatus) -> PartitionTotals {
+    let end = engine.counts.end_of(&task.input).map(|end| end.0);
     let position = task.committed.map_or(0, |offset| offset.0);
     PartitionTotals {
         topic: task.input.topic.to_string(),

@@ -37,24 +37,28 @@ pub(crate) enum End {
 }
 
 /// What a request is sent with: its options and the queue that the answer comes to.
-struct Request {
+pub(super) struct Request {
     options: NonNull<sys::rd_kafka_AdminOptions_t>,
     queue: NonNull<sys::rd_kafka_queue_t>,
 }
 
 /// An answer.
-struct Answer(NonNull<sys::rd_kafka_event_t>);
+pub(super) struct Answer(NonNull<sys::rd_kafka_event_t>);
 
 impl<'a, C: ClientContext> Admin<'a, C> {
     pub(crate) fn new(client: &'a Client<C>, timeout: Duration) -> Self {
         Self { client, timeout }
     }
 
-    fn native(&self) -> *mut sys::rd_kafka_t {
+    pub(super) fn timeout(&self) -> Duration {
+        self.timeout
+    }
+
+    pub(super) fn native(&self) -> *mut sys::rd_kafka_t {
         self.client.native_ptr()
     }
 
-    fn request(&self, op: Op) -> Result<Request, Failure> {
+    pub(super) fn request(&self, op: Op) -> Result<Request, Failure> {
         let request = Request::new(self.native(), op);
         let (mut buffer, timeout) = ([0; 512], millis(self.timeout));
         // SAFETY: the options live as long as the request, and the buffer for the call.
@@ -276,7 +280,15 @@ impl Request {
         }
     }
 
-    fn answer(&self, timeout: Duration) -> Result<Answer, Failure> {
+    pub(super) fn options(&self) -> *mut sys::rd_kafka_AdminOptions_t {
+        self.options.as_ptr()
+    }
+
+    pub(super) fn queue(&self) -> *mut sys::rd_kafka_queue_t {
+        self.queue.as_ptr()
+    }
+
+    pub(super) fn answer(&self, timeout: Duration) -> Result<Answer, Failure> {
         // The request has a deadline of its own: this one is for a client that does not keep it.
         // SAFETY: the queue lives, and the event it gives is ours.
         let event = unsafe { sys::rd_kafka_queue_poll(self.queue.as_ptr(), millis(timeout + Duration::from_secs(5))) };
@@ -299,6 +311,12 @@ impl Drop for Request {
             sys::rd_kafka_queue_destroy(self.queue.as_ptr());
             sys::rd_kafka_AdminOptions_destroy(self.options.as_ptr());
         }
+    }
+}
+
+impl Answer {
+    pub(super) fn event(&self) -> *mut sys::rd_kafka_event_t {
+        self.0.as_ptr()
     }
 }
 

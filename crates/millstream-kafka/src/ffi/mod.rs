@@ -5,6 +5,7 @@
 //! it came from, so that nothing outside of this module can misuse it.
 
 mod admin;
+mod configs;
 mod failure;
 mod membership;
 mod message;

@@ -32,6 +32,11 @@ pub trait Broker: Send + Sync + 'static {
     /// Where a partition's log starts, and where it ends for a reader of that isolation.
     fn log_range(&self, partition: &TopicPartition, isolation: Isolation) -> Result<LogRange, BrokerError>;
 
+    /// [`Broker::log_range`] of many partitions, in the order asked.
+    fn log_ranges(&self, partitions: &[TopicPartition], isolation: Isolation) -> Result<Vec<LogRange>, BrokerError> {
+        partitions.iter().map(|partition| self.log_range(partition, isolation)).collect()
+    }
+
     /// Deletes the records before `before`, for good. Up to the end of the log at most.
     fn delete_records(&self, partition: &TopicPartition, before: Offset) -> Result<(), BrokerError>;
 

@@ -11,7 +11,7 @@ use super::{Answer, Completeness, CountQueries, KeyCount, Period, QueryError, Re
 use crate::broker::{Broker, BrokerError, ErrorKind};
 use crate::clock::Clock;
 use crate::partitioner::partition_for_key;
-use crate::record::{Partition, Timestamp};
+use crate::record::{Offset, Partition, Timestamp, TopicPartition};
 use crate::runtime::plan::Plan;
 use crate::runtime::registry::StoreEntry;
 use crate::runtime::{Registry, StreamsConfig};
@@ -81,6 +81,11 @@ impl<B: Broker> Counts<B> {
         self.lag.last().map(|lag| lag.source)
     }
 
+    /// Where a partition of the source or repartition topic ends, as last heard.
+    pub fn end_of(&self, partition: &TopicPartition) -> Option<Offset> {
+        self.lag.last().and_then(|lag| lag.ends.get(partition).copied())
+    }
+
     /// The smallest stream time of the source partitions, as last heard.
     pub fn stream_time(&self) -> Option<Timestamp> {
         self.lag.last().and_then(|lag| lag.stream_time)
@@ -114,7 +119,7 @@ impl<B: Broker> Counts<B> {
     }
 
     fn put_lag(&self, completeness: &mut Completeness, asked: &[Partition]) {
-        let Some(Lag { heard_at, source, repartition, stream_time }) = self.lag.last() else { return };
+        let Some(Lag { heard_at, source, repartition, stream_time, .. }) = self.lag.last() else { return };
         let shuffled: u64 = asked.iter().filter_map(|partition| repartition.get(partition)).sum();
         completeness.max_lag = source + shuffled;
         completeness.lag_age_ms = self.clock.now().0.saturating_sub(heard_at.0).max(0) as u64;

@@ -17,6 +17,17 @@ pub(crate) struct Lag {
     pub(crate) repartition: HashMap<Partition, u64>,
     /// The smallest stream time among the source partitions that have one.
     pub(crate) stream_time: Option<Timestamp>,
+    /// Where each partition of both topics ends.
+    pub(crate) ends: HashMap<TopicPartition, Offset>,
+}
+
+/// How far the group is behind in a partition.
+struct Behind {
+    input: TopicPartition,
+    records: u64,
+    end: Offset,
+    /// Of the position that is committed.
+    metadata: String,
 }
 
 /// Asks the broker for the lag of one aggregate and remembers the answer.
@@ -39,35 +50,31 @@ impl LagMonitor {
     pub(crate) fn refresh<B: Broker>(&self, broker: &B, now: Timestamp) -> Result<(), BrokerError> {
         let partitions = broker.describe_topic(&self.source)?.map_or(0, |topic| topic.partitions);
         let mut lag = Lag { heard_at: now, ..Lag::default() };
-        for (_, behind, metadata) in self.behind(broker, &self.source, partitions)? {
-            lag.source += behind;
+        for Behind { input, records, end, metadata } in self.behind(broker, &self.source, partitions)? {
+            lag.source += records;
+            lag.ends.insert(input, end);
             let stream_time = OffsetMetadata::decode(&metadata).ok().and_then(|metadata| metadata.stream_time);
             lag.stream_time = [lag.stream_time, stream_time].into_iter().flatten().min();
         }
         if let Some((topic, partitions)) = &self.repartition {
-            lag.repartition =
-                self.behind(broker, topic, *partitions)?.map(|(partition, behind, _)| (partition, behind)).collect();
+            for Behind { input, records, end, .. } in self.behind(broker, topic, *partitions)? {
+                lag.repartition.insert(input.partition, records);
+                lag.ends.insert(input, end);
+            }
         }
         *self.last.lock().unwrap_or_else(PoisonError::into_inner) = Some(lag);
         Ok(())
     }
 
-    /// Each partition with how far the group is behind there and the metadata that it has committed.
-    fn behind<B: Broker>(
-        &self,
-        broker: &B,
-        topic: &Topic,
-        partitions: u32,
-    ) -> Result<impl Iterator<Item = (Partition, u64, String)> + use<B>, BrokerError> {
+    fn behind<B: Broker>(&self, broker: &B, topic: &Topic, partitions: u32) -> Result<Vec<Behind>, BrokerError> {
         let inputs: Vec<_> = (0..partitions).map(|p| TopicPartition::new(topic.clone(), Partition(p))).collect();
         let committed = broker.committed(&self.group, &inputs)?;
-        let mut all = Vec::with_capacity(inputs.len());
-        for (input, committed) in inputs.into_iter().zip(committed) {
-            let log = broker.log_range(&input, Isolation::ReadCommitted)?;
+        let logs = broker.log_ranges(&inputs, Isolation::ReadCommitted)?;
+        let all = inputs.into_iter().zip(committed).zip(logs).map(|((input, committed), log)| {
             let position = committed.as_ref().map_or(log.start, |committed| committed.offset).max(Offset::ZERO);
-            let behind = (log.end.0 - position.0).max(0) as u64;
-            all.push((input.partition, behind, committed.map(|committed| committed.metadata).unwrap_or_default()));
-        }
-        Ok(all.into_iter())
+            let records = (log.end.0 - position.0).max(0) as u64;
+            Behind { input, records, end: log.end, metadata: committed.map(|committed| committed.metadata).unwrap_or_default() }
+        });
+        Ok(all.collect())
     }
 }

@@ -23,6 +23,8 @@ struct Inner {
     stores: BTreeMap<(Arc<str>, Partition), (usize, StoreEntry)>,
     records: RecordCounters,
     damaged: BTreeSet<(Arc<str>, Partition)>,
+    /// The threads that the group has told what is theirs.
+    members: BTreeSet<usize>,
 }
 
 /// A task of this instance.
@@ -90,9 +92,25 @@ impl Registry {
         inner.tasks.len() == tasks && inner.tasks.values().all(|(_, task)| task.state == TaskState::Running)
     }
 
+    /// Whether so many threads of this instance have been told by the group what is theirs, which may be nothing, and all of it runs.
+    pub fn is_settled(&self, threads: usize) -> bool {
+        let inner = self.lock();
+        inner.members.len() == threads && inner.tasks.values().all(|(_, task)| task.state == TaskState::Running)
+    }
+
     /// The same registry, for the thread of that number.
     pub(crate) fn of_thread(&self, thread: usize) -> Self {
         Self { inner: self.inner.clone(), thread }
+    }
+
+    /// The group has told the thread what is its own, or has let it go.
+    pub(crate) fn put_member(&self, is_member: bool) {
+        let mut inner = self.lock();
+        if is_member {
+            inner.members.insert(self.thread)
+        } else {
+            inner.members.remove(&self.thread)
+        };
     }
 
     pub(crate) fn count(&self, records: &RecordCounters) {

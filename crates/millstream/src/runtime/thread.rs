@@ -211,6 +211,7 @@ impl<B: Broker> StreamThread<B> {
             }
             Polled::Assigned { partitions, group } => {
                 self.group = Some(group);
+                self.registry.put_member(true);
                 for partition in partitions {
                     self.assign(partition);
                 }
@@ -354,7 +355,9 @@ impl<B: Broker> StreamThread<B> {
         Ok(())
     }
 
+    /// The membership is gone, or about to go.
     fn drop_all_tasks(&mut self) {
+        self.registry.put_member(false);
         let inputs: Vec<_> = self.slots.keys().cloned().collect();
         for input in inputs {
             self.drop_task(&input);
