@@ -32,7 +32,12 @@ impl Random {
 }
 
 fn provider(dir: &Path) -> RocksStores {
-    let options = RocksDbOptions { write_buffer_size: 128 << 10, block_size: 4 << 10, ..Default::default() };
+    provider_with(dir, &[])
+}
+
+fn provider_with(dir: &Path, named: &[(&str, &str)]) -> RocksStores {
+    let named = named.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
+    let options = RocksDbOptions { write_buffer_size: 128 << 10, block_size: 4 << 10, named, ..Default::default() };
     RocksStores::new(dir, MemoryBudget::new(16 << 20), options).unwrap()
 }
 
@@ -205,11 +210,27 @@ fn a_manifest_without_its_column_families_is_no_new_store() {
     assert_eq!(error.unwrap_err().kind(), StoreErrorKind::Corrupt);
 }
 
+/// The types of log files that are used again, which RocksDB would read for ever.
+#[test]
+fn a_manifest_with_a_record_of_a_wrong_type_is_noticed() {
+    for kind in [5, 6, 7, 8, 11, 131] {
+        let error = damaged(|dir| {
+            let manifest = file_like(dir, "MANIFEST");
+            let mut bytes = std::fs::read(&manifest).unwrap();
+            let second = 7 + usize::from(u16::from_le_bytes([bytes[4], bytes[5]]));
+            bytes[second + 6] = kind;
+            std::fs::write(manifest, bytes).unwrap();
+        });
+        assert_eq!(error.expect_err("damaged").kind(), StoreErrorKind::Corrupt, "{kind}");
+    }
+}
+
 #[test]
 fn a_store_damaged_while_it_is_open_does_not_serve_the_damage() {
     let dir = tempfile::tempdir().unwrap();
     build(dir.path());
-    let store = provider(dir.path()).open("clicks", Partition(0)).unwrap();
+    // A compaction would replace files that are to be damaged.
+    let store = provider_with(dir.path(), &[("disable_auto_compactions", "true")]).open("clicks", Partition(0)).unwrap();
     for file in files_of(&dir.path().join("clicks/0")) {
         if file.extension().is_some_and(|extension| extension == "sst") {
             let mut bytes = std::fs::read(&file).unwrap();

@@ -7,6 +7,7 @@ use rocksdb::{CStrLike, ColumnFamily, ColumnFamilyDescriptor, DB, ReadOptions, p
 
 use super::error::{corrupt, directory_error, store_error};
 use super::options::StoreOptions;
+use crate::endless::endless_record;
 
 const ROWS: &str = "rows";
 const META: &str = "meta";
@@ -86,9 +87,19 @@ fn refuse_remains(dir: &Path, options: &StoreOptions) -> Result<(), StoreError> 
     if !has_current {
         return Err(corrupt(dir, "CURRENT is missing"));
     }
+    refuse_endless_manifest(dir)?;
     let families = DB::list_cf(&options.rows, dir).map_err(|e| store_error(dir, "read the manifest", &e))?;
     match [ROWS, META].into_iter().find(|name| !families.iter().any(|family| family == name)) {
         Some(missing) => Err(corrupt(dir, &format!("column family {missing} is missing"))),
         None => Ok(()),
+    }
+}
+
+/// A manifest that RocksDB would read for ever. What else is wrong with it, or with its name, RocksDB says itself.
+fn refuse_endless_manifest(dir: &Path) -> Result<(), StoreError> {
+    let Ok(current) = std::fs::read_to_string(dir.join("CURRENT")) else { return Ok(()) };
+    match endless_record(&dir.join(current.trim_end_matches('\n'))) {
+        Ok(Some(at)) => Err(corrupt(dir, &format!("the manifest is damaged at byte {at}"))),
+        Ok(None) | Err(_) => Ok(()),
     }
 }
