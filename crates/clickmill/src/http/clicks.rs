@@ -63,14 +63,14 @@ enum ClicksBody {
 #[derive(Debug, Clone, Serialize, ToSchema)]
 pub(super) struct IntakeAnswer {
     /// How many were taken.
-    accepted: usize,
+    pub(super) accepted: usize,
     /// Those that were not.
-    rejected: Vec<Rejected>,
+    pub(super) rejected: Vec<Rejected>,
 }
 
 /// A click that was not taken.
 #[derive(Debug, Clone, Serialize, ToSchema)]
-struct Rejected {
+pub(super) struct Rejected {
     /// Its place in the request, from 0. Blank lines do not count.
     index: usize,
     /// Why.

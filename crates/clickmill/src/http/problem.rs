@@ -9,7 +9,7 @@ use millstream::store::StoreErrorKind;
 use serde::Serialize;
 use utoipa::ToSchema;
 
-use super::clicks::IntakeAnswer;
+use super::clicks::{IntakeAnswer, Rejected};
 use super::mill::AppendError;
 use super::status::TaskStatus;
 use super::time::Time;
@@ -138,9 +138,12 @@ pub(super) struct ProblemBody {
     /// With `not-ready`: the tasks and how far they are.
     #[serde(skip_serializing_if = "Option::is_none")]
     tasks: Option<Vec<TaskStatus>>,
-    /// With `outcome-unknown`, where each click is stored by itself: how many are, and which others are not or may not be.
-    #[serde(flatten, skip_serializing_if = "Option::is_none")]
-    stored: Option<IntakeAnswer>,
+    /// With `outcome-unknown`, where each click is stored by itself: how many certainly are.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    accepted: Option<usize>,
+    /// With `outcome-unknown`: those that are not, or may not be.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    rejected: Option<Vec<Rejected>>,
 }
 
 impl Problem {
@@ -227,6 +230,7 @@ impl IntoResponse for Problem {
             _ => {}
         }
         let retry_after = self.kind.retry_after();
+        let (accepted, rejected) = self.stored.map(|stored| (stored.accepted, stored.rejected)).unzip();
         let body = ProblemBody {
             r#type: format!("/problems/{uri}"),
             title,
@@ -235,7 +239,8 @@ impl IntoResponse for Problem {
             earliest: self.earliest.map(Time),
             missing: self.missing,
             tasks: self.tasks,
-            stored: self.stored.map(|stored| *stored),
+            accepted,
+            rejected,
         };
         let mut response = (status, Json(body)).into_response();
         let headers = response.headers_mut();
