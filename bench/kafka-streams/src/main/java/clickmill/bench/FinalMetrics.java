@@ -34,8 +34,8 @@ public final class FinalMetrics implements MetricsReporter {
         if (!COUNTERS.contains(name)) {
             return;
         }
-        String topic = metric.metricName().tags().get("topic-name");
-        String key = metric.metricName().name() + (topic == null ? "" : " " + topic);
+        String topic = metric.metricName().tags().get("topic");
+        String key = metric.metricName().name() + (topic == null ? "" : ":" + topic);
         synchronized (SUMS) {
             SUMS.merge(key, (Double) metric.metricValue(), Double::sum);
         }
