@@ -13,39 +13,20 @@ final class Ascii {
     }
 
     Ascii put(String ascii) {
-        reserve(ascii.length());
+        if (length + ascii.length() > buffer.length) {
+            buffer = Arrays.copyOf(buffer, 2 * (length + ascii.length()));
+        }
         for (int i = 0; i < ascii.length(); i++) {
             buffer[length++] = (byte) ascii.charAt(i);
         }
         return this;
     }
 
-    /** A number that is not negative, in decimal. */
     Ascii put(long number) {
-        if (number < 0) {
-            throw new IllegalArgumentException(number + " is negative");
-        }
-        int digits = 1;
-        for (long rest = number / 10; rest > 0; rest /= 10) {
-            digits++;
-        }
-        reserve(digits);
-        length += digits;
-        long rest = number;
-        for (int at = length - 1; digits > 0; digits--, at--) {
-            buffer[at] = (byte) ('0' + rest % 10);
-            rest /= 10;
-        }
-        return this;
+        return put(Long.toString(number));
     }
 
     byte[] bytes() {
         return Arrays.copyOf(buffer, length);
-    }
-
-    private void reserve(int more) {
-        if (length + more > buffer.length) {
-            buffer = Arrays.copyOf(buffer, 2 * (length + more));
-        }
     }
 }
