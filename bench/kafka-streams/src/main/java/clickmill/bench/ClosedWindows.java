@@ -49,7 +49,7 @@ final class ClosedWindows {
 
         TopicReader.read(bootstrap, closed.topic, new ByteArrayDeserializer(), new ByteArrayDeserializer(), closed::visit);
         closed.counts.write(file);
-        System.err.printf("%d ends of windows, %d defects%n", closed.ends, closed.wrong);
+        System.err.printf("%d ends of windows, %d without one yet, %d defects%n", closed.ends, closed.openSlices(), closed.wrong);
         return closed.wrong == 0 ? 0 : 1;
     }
 
@@ -94,6 +94,10 @@ final class ClosedWindows {
 
     private Total total(int partition, long windowStart) {
         return totals.computeIfAbsent(new Slice(partition, windowStart), slice -> new Total());
+    }
+
+    private long openSlices() {
+        return totals.values().stream().filter(total -> !total.ended).count();
     }
 
     private void defect(ConsumerRecord<?, ?> record, String what) {
