@@ -35,8 +35,9 @@ final class Generate {
         try (KafkaProducer<byte[], byte[]> producer = new KafkaProducer<>(config(bootstrap, options))) {
             int partitions = producer.partitionsFor(topic).size();
             Tally tally = new Tally(options, partitions);
+            Pace pace = new Pace(options.number("rate", 0));
             options.end();
-            long bytes = send(producer, topic, partitions, traffic, tally);
+            long bytes = send(producer, topic, partitions, traffic, pace, tally);
             tally.write();
             System.out.printf("{\"clicks\":%d,\"late\":%d,\"partitions\":%d,\"value_bytes\":%d,\"ms\":%d}%n",
                     traffic.count(), tally.late(), partitions, bytes, (System.nanoTime() - begun) / 1_000_000);
@@ -67,11 +68,12 @@ final class Generate {
         return config;
     }
 
-    private static long send(KafkaProducer<byte[], byte[]> producer, String topic, int partitions, Traffic traffic, Tally tally)
-            throws Exception {
+    private static long send(KafkaProducer<byte[], byte[]> producer, String topic, int partitions, Traffic traffic, Pace pace,
+            Tally tally) throws Exception {
         AtomicReference<Exception> failed = new AtomicReference<>();
         long bytes = 0;
         while (traffic.next() && failed.get() == null) {
+            pace.await();
             byte[] key = traffic.key();
             byte[] value = traffic.value();
             bytes += value.length;

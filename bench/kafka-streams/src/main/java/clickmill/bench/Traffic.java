@@ -63,7 +63,7 @@ final class Traffic {
         } else if (disorder > 0) {
             setBack = random.nextLong(disorder + 1);
         }
-        timestamp = arrival - setBack;
+        timestamp = Math.max(0, arrival - setBack);
         return true;
     }
 
