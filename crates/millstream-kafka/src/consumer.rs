@@ -297,7 +297,8 @@ fn receive(batch: &mut KafkaBatch, message: Message) -> Option<BrokerError> {
         Some(Code::PartitionEOF) => batch.pass_to(Offset(message.offset())),
         Some(code) => {
             let failure = Failure::new(code, message.error_text());
-            let error = broker_error("reading", &format!("{} from offset {}", batch.partition(), batch.next_offset()), &failure);
+            let subject = format!("{} from offset {} (at {})", batch.partition(), batch.next_offset(), message.offset());
+            let error = broker_error("reading", &subject, &failure);
             if error.kind() != ErrorKind::Retry {
                 return Some(error);
             }
