@@ -13,7 +13,7 @@ use rdkafka::error::RDKafkaErrorCode as Code;
 use crate::batch::KafkaBatch;
 use crate::config::{KafkaConfig, Role};
 use crate::error::broker_error;
-use crate::ffi::{Failure, Message, Queue};
+use crate::ffi::{Failure, Membership, Message, Queue};
 use crate::partitions::{list_at, number};
 use crate::rebalances::{Rebalance, Rebalances};
 
@@ -36,8 +36,10 @@ pub struct KafkaConsumer {
     client: Option<Arc<Native>>,
     group: Arc<str>,
     assigned: BTreeMap<TopicPartition, Fetching>,
+    /// Asked back by the group; the next poll says so.
+    told_to_go: Option<Vec<TopicPartition>>,
     /// Told to be going, and ours until the next poll.
-    going: Vec<TopicPartition>,
+    going: Option<Vec<TopicPartition>>,
 }
 
 /// What is fetched of a partition.
@@ -66,7 +68,8 @@ impl KafkaConsumer {
             client: Some(client),
             group: group.into(),
             assigned: BTreeMap::new(),
-            going: Vec::new(),
+            told_to_go: None,
+            going: None,
         })
     }
 
@@ -77,8 +80,10 @@ impl KafkaConsumer {
 
     /// Lets the group have what it was told that it gets.
     fn give_up_going(&mut self) -> Result<(), BrokerError> {
-        let going = std::mem::take(&mut self.going);
-        if going.is_empty() { Ok(()) } else { self.unassign(&going) }
+        match self.going.take() {
+            Some(going) => self.unassign(&going),
+            None => Ok(()),
+        }
     }
 
     fn unassign(&mut self, partitions: &[TopicPartition]) -> Result<(), BrokerError> {
@@ -116,38 +121,38 @@ impl KafkaConsumer {
             }
             Some(Err(error)) => self.check_trouble(error.into())?,
         }
-        match client.context().take() {
-            None => Ok(None),
-            Some(Rebalance::Revoke(partitions)) if partitions.is_empty() => self.unassign(&[]).map(|()| None),
-            Some(Rebalance::Revoke(partitions)) => {
-                self.going.clone_from(&partitions);
+        let Some(rebalance) = client.context().take() else { return Ok(None) };
+        self.follow(rebalance)
+    }
+
+    fn follow(&mut self, rebalance: Rebalance) -> Result<Option<Polled<KafkaBatch>>, BrokerError> {
+        match rebalance {
+            Rebalance::Revoke(partitions, membership) => {
                 for partition in &partitions {
                     self.forget_fetched(partition);
                     if let Some(fetching) = self.assigned.get_mut(partition) {
                         *fetching = Fetching::Paused;
                     }
                 }
-                Ok(Some(Polled::Revoked { partitions }))
+                self.told_to_go = Some(partitions);
+                Ok(membership.map(|membership| Polled::Assigned { partitions: Vec::new(), group: self.proof(membership) }))
             }
-            Some(Rebalance::Lose(partitions)) => {
+            Rebalance::Lose(partitions) => {
                 self.unassign(&partitions)?;
                 self.assigned.clear();
                 self.fetched.clear();
                 Ok(Some(Polled::Lost))
             }
-            Some(Rebalance::Assign(partitions, membership)) => {
+            Rebalance::Assign(partitions, membership) => {
                 self.assign(&partitions)?;
                 // Without proof nothing could be committed; that the partitions are lost is what comes next.
-                Ok(membership.map(|membership| Polled::Assigned {
-                    partitions,
-                    group: GroupMetadata {
-                        group: self.group.clone(),
-                        generation: membership.generation,
-                        member: membership.member.into(),
-                    },
-                }))
+                Ok(membership.map(|membership| Polled::Assigned { partitions, group: self.proof(membership) }))
             }
         }
+    }
+
+    fn proof(&self, membership: Membership) -> GroupMetadata {
+        GroupMetadata { group: self.group.clone(), generation: membership.generation, member: membership.member.into() }
     }
 
     /// Trouble of the client as a whole. Most of it passes, and librdkafka tries again by itself.
@@ -266,6 +271,7 @@ impl KafkaConsumer {
     }
 
     fn close(&mut self) {
+        self.going = self.going.take().or(self.told_to_go.take());
         if let Err(error) = self.give_up_going() {
             tracing::debug!(group = %self.group, %error, "what was to be given up goes with the membership");
         }
@@ -276,7 +282,8 @@ impl KafkaConsumer {
             client.context().close();
             // What was asked for and never told: the client waits for it to be done before it can close.
             while let Some(rebalance) = client.context().take() {
-                let (Rebalance::Assign(partitions, _) | Rebalance::Revoke(partitions) | Rebalance::Lose(partitions)) = &rebalance;
+                let (Rebalance::Assign(partitions, _) | Rebalance::Revoke(partitions, _) | Rebalance::Lose(partitions)) =
+                    &rebalance;
                 let Ok(list) = list_at(partitions, NativeOffset::Offset(0)) else { continue };
                 let assigns = matches!(rebalance, Rebalance::Assign(..));
                 let done = if assigns { client.incremental_assign(&list) } else { client.incremental_unassign(&list) };
@@ -314,6 +321,10 @@ impl Consumer for KafkaConsumer {
         let began = Instant::now();
         self.give_up_going()?;
         loop {
+            if let Some(partitions) = self.told_to_go.take() {
+                self.going = Some(partitions.clone());
+                return Ok(Polled::Revoked { partitions });
+            }
             if let Some(event) = self.follow_group()? {
                 return Ok(event);
             }
