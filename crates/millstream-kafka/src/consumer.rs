@@ -13,7 +13,7 @@ use rdkafka::error::RDKafkaErrorCode as Code;
 use crate::batch::KafkaBatch;
 use crate::config::{KafkaConfig, Role};
 use crate::error::broker_error;
-use crate::ffi::{Failure, Membership, Message, Queue};
+use crate::ffi::{Failure, Membership, Message, Queue, position};
 use crate::partitions::{list_at, number};
 use crate::rebalances::{Rebalance, Rebalances};
 
@@ -221,6 +221,26 @@ impl KafkaConsumer {
         Ok(())
     }
 
+    /// Moves on over offsets that hold no record: markers, which librdkafka takes from the queue and does not hand out.
+    fn pass_markers(&mut self) -> Result<(), BrokerError> {
+        let client = self.client()?.clone();
+        let fetching = |(partition, fetching): (&TopicPartition, &Fetching)| match fetching {
+            Fetching::From(from) => Some((partition.clone(), *from)),
+            Fetching::Paused => None,
+        };
+        let fetched: Vec<_> = self.assigned.iter().filter_map(fetching).collect();
+        let list = list_at(fetched.iter().map(|(partition, _)| partition), NativeOffset::Invalid)?;
+        position(client.client(), &list).map_err(|failure| self.failed("looking up the positions of", failure))?;
+        for ((partition, from), element) in fetched.into_iter().zip(list.elements()) {
+            if let NativeOffset::Offset(offset) = element.offset()
+                && offset > from.0
+            {
+                self.keep(KafkaBatch::new(partition, Offset(offset), client.clone()));
+            }
+        }
+        Ok(())
+    }
+
     /// The topic's name, shared where it is known.
     fn name_of(&self, topic: &str) -> Topic {
         let known = self.assigned.keys().find(|partition| &*partition.topic == topic);
@@ -229,12 +249,11 @@ impl KafkaConsumer {
 
     fn keep(&mut self, batch: KafkaBatch) {
         use millstream::broker::FetchedBatch;
-        if let Some(Fetching::From(from)) = self.assigned.get_mut(batch.partition()) {
-            // An end that is where we were before is no news.
-            if batch.next_offset() > *from {
-                *from = batch.next_offset();
-                self.fetched.push_back(Ok(batch));
-            }
+        if let Some(Fetching::From(from)) = self.assigned.get_mut(batch.partition())
+            && batch.next_offset() > *from
+        {
+            *from = batch.next_offset();
+            self.fetched.push_back(Ok(batch));
         }
     }
 
@@ -301,7 +320,6 @@ fn receive(batch: &mut KafkaBatch, message: Message) -> Option<BrokerError> {
     match message.error() {
         None if message.offset() >= batch.next_offset().0 => batch.push(message),
         None => {}
-        Some(Code::PartitionEOF) => batch.pass_to(Offset(message.offset())),
         Some(code) => {
             let failure = Failure::new(code, message.error_text());
             let error = broker_error("reading", &format!("{} from offset {}", batch.partition(), batch.next_offset()), &failure);
@@ -333,6 +351,9 @@ impl Consumer for KafkaConsumer {
             }
             let left = max_wait.saturating_sub(began.elapsed());
             self.fetch(left.min(SLICE))?;
+            if self.fetched.is_empty() {
+                self.pass_markers()?;
+            }
             if self.fetched.is_empty() && left.is_zero() {
                 return Ok(Polled::Nothing);
             }

@@ -138,3 +138,45 @@ fn a_server_that_was_killed_and_is_back_is_found_again() {
         }
     }
 }
+
+/// A rebalance pauses every partition for a moment; what is read on from then is the next record, also at the end of a log.
+#[test]
+fn a_rebalance_at_the_end_of_a_log_skips_nothing() {
+    let broker = broker();
+    let topic: Topic = "skips".into();
+    broker.create_topic(&topic, &TopicSettings::kept_for_ever(1)).unwrap();
+    let from = tp("skips", 0);
+    produce(&broker, &from, &["a"]);
+    let mut consumer = broker.subscribe("skips", std::slice::from_ref(&topic)).unwrap();
+    assigned(&mut consumer);
+    consumer.start(&from, Offset(0)).unwrap();
+    let mut values = Vec::new();
+    let mut read_until = |renewals: usize, records: usize, end: Offset| {
+        let (mut renewed, mut position) = (0, Offset(0));
+        poll_until(&mut consumer, |polled| {
+            match polled {
+                Polled::Batch(batch) => {
+                    values.extend(texts(&batch));
+                    position = batch.next_offset();
+                }
+                Polled::Assigned { .. } => renewed += 1,
+                _ => {}
+            }
+            (renewed >= renewals && values.len() >= records && position >= end).then_some(())
+        });
+        values.clone()
+    };
+    // To the end, past the marker.
+    read_until(0, 1, Offset(2));
+    for round in 0..3 {
+        // Another member comes, for which there is no partition, and goes: a rebalance each time.
+        let mut other = broker.subscribe("skips", std::slice::from_ref(&topic)).unwrap();
+        read_until(1, 0, Offset(0));
+        other.leave().unwrap();
+        read_until(1, 0, Offset(0));
+        produce(&broker, &from, &[&format!("after rebalance {round}")]);
+        read_until(0, round + 2, Offset(4 + 2 * round as i64));
+    }
+    let values = read_until(0, 0, Offset(0));
+    assert_eq!(values, ["a", "after rebalance 0", "after rebalance 1", "after rebalance 2"]);
+}
