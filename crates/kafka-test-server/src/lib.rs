@@ -89,6 +89,16 @@ impl Cluster {
         self.node(node).signal("CONT");
     }
 
+    /// The process of a node that runs.
+    pub fn process_id(&self, node: usize) -> u32 {
+        self.node(node).process_id()
+    }
+
+    /// Where a node keeps its logs: a directory `<topic>-<partition>` each.
+    pub fn data_dir(&self, node: usize) -> PathBuf {
+        self.node(node).data_dir()
+    }
+
     fn node(&self, node: usize) -> MutexGuard<'_, Node> {
         self.nodes[node].lock().unwrap_or_else(PoisonError::into_inner)
     }

@@ -30,7 +30,7 @@ impl Node {
     /// A node with an empty log, not yet running.
     pub(crate) fn format(jars: &Path, port: u16, cluster_id: &str, properties: &str) -> Self {
         let dir = tempfile::Builder::new().prefix("kafka-").tempdir().expect("there is room for a temporary directory");
-        let data = dir.path().join("data");
+        let data = data_dir(dir.path());
         std::fs::write(dir.path().join("server.properties"), format!("{properties}log.dirs={}\n", data.display()))
             .expect("the properties can be written");
         let node = Self { dir, jars: jars.to_owned(), port, process: None };
@@ -43,6 +43,14 @@ impl Node {
             .expect("java can be run: a Java runtime of version 17 or newer is needed");
         assert!(formatted.status.success(), "Kafka's storage could not be formatted: {formatted:?}");
         node
+    }
+
+    pub(crate) fn data_dir(&self) -> PathBuf {
+        data_dir(self.dir.path())
+    }
+
+    pub(crate) fn process_id(&self) -> u32 {
+        self.process.as_ref().expect("the node runs").id()
     }
 
     fn class_path(&self) -> PathBuf {
@@ -115,6 +123,10 @@ impl Node {
         let _ = process.kill();
         process.wait().expect("the process is ours");
     }
+}
+
+fn data_dir(dir: &Path) -> PathBuf {
+    dir.join("data")
 }
 
 impl Drop for Node {
