@@ -73,12 +73,11 @@ fn read<'a>(snapshots: &'a [Box<dyn StoreSnapshot + 'a>], period: Period, limit:
     // Where the best spread evenly, each partition has its share of them; twice that lets the threshold come out high.
     let share = 2 * limit.div_ceil(snapshots.len().max(1));
     let piece = (0..PIECES).find(|piece| listed_through(*piece, LONGEST) >= share).unwrap_or(PIECES - 1);
-    let part = |(number, snapshot): (usize, &'a Box<dyn StoreSnapshot + 'a>)| {
-        let snapshot = &**snapshot;
+    let part = |(number, snapshot): (usize, &'a (dyn StoreSnapshot + 'a))| {
         let lists = Lists::read(snapshot, period, piece).map_err(|error| Failed { number, error })?;
         Ok(Part { number, snapshot, lists, is_hopeless: false })
     };
-    snapshots.iter().enumerate().map(part).collect()
+    snapshots.iter().map(|snapshot| &**snapshot).enumerate().map(part).collect()
 }
 
 /// Reads lists deeper until every partition is decided or hopeless, and gives the threshold; none while there are fewer keys.
