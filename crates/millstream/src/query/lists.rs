@@ -26,6 +26,7 @@ pub(super) struct Lists<'a> {
     ranked: Vec<RankedWindow>,
     /// The last piece read.
     piece: u8,
+    unranked_rows: u64,
     seen: Table<Seen>,
 }
 
@@ -57,15 +58,25 @@ pub(super) struct Bounded<'a> {
 }
 
 impl<'a> Lists<'a> {
-    /// Reads the lists of a period down to that piece, and all rows of windows without one.
+    /// Reads the lists of a period down to that piece, and all rows of windows without one. Where most rows are such, it reads
+    /// neither: nothing would be won.
     pub(super) fn read(snapshot: &'a dyn StoreSnapshot, period: Period, piece: u8) -> Result<Self, StoreError> {
-        let mut lists = Self { snapshot, period, ranked: Vec::new(), piece, seen: Table::new() };
-        lists.find_windows()?;
-        lists.read_lists()?;
+        let mut lists = Self { snapshot, period, ranked: Vec::new(), piece, unranked_rows: 0, seen: Table::new() };
+        let unranked = lists.find_windows()?;
+        if !lists.are_few() {
+            lists.read_unranked(&unranked)?;
+            lists.read_lists()?;
+        }
         Ok(lists)
     }
 
-    fn find_windows(&mut self) -> Result<(), StoreError> {
+    /// Whether most rows of the period are in windows without a list, and none were read.
+    pub(super) fn are_few(&self) -> bool {
+        self.unranked_rows > self.rows()
+    }
+
+    /// Finds the windows with a list, and gives the first and the last of each run of windows without one.
+    fn find_windows(&mut self) -> Result<Vec<(Timestamp, Timestamp)>, StoreError> {
         let Period { from, to } = self.period;
         let mut heads = Vec::new();
         ranking::scan_heads(self.snapshot, from, to, &mut |start, head| heads.push((start, head)))?;
@@ -82,9 +93,14 @@ impl<'a> Lists<'a> {
                 (None, _) => unranked.push((start, start)),
             }
             before_is_unranked = !is_ranked;
+            self.unranked_rows += if is_ranked { 0 } else { totals.rows };
         })?;
+        Ok(unranked)
+    }
+
+    fn read_unranked(&mut self, runs: &[(Timestamp, Timestamp)]) -> Result<(), StoreError> {
         let seen = &mut self.seen;
-        unranked.into_iter().try_for_each(|(first, last)| {
+        runs.iter().try_for_each(|&(first, last)| {
             let to = Timestamp(last.0.saturating_add(1));
             scan_counts(self.snapshot, first, to, &mut |key, count| {
                 seen.entry(ANY_WINDOW, key, Seen::default).0.acc.unranked += count;
@@ -137,6 +153,11 @@ impl<'a> Lists<'a> {
     pub(super) fn read_to(&mut self, piece: u8) -> Result<(), StoreError> {
         self.piece = piece;
         self.read_lists()
+    }
+
+    /// Forgets the keys seen, which take memory.
+    pub(super) fn forget(&mut self) {
+        self.seen = Table::new();
     }
 
     /// The largest count that a key may have which is in no list down to that piece, and in no window without a list.

@@ -21,9 +21,13 @@ struct Costs {
     lookup: u64,
     /// What part of a partition's rows may be read of its lists before it is known that they decide.
     try_one_in: u64,
+    /// How many times the threshold may be missed by keys that are not listed before that counts as out of reach.
+    reach: i64,
 }
 
-const COSTS: Costs = Costs { lookup: 16, try_one_in: 8 };
+/// A lookup mostly reads a block of its own: a few microseconds where that is in the cache, dozens where not. A row read in order
+/// takes a fifth of one.
+const COSTS: Costs = Costs { lookup: 64, try_one_in: 8, reach: 8 };
 
 /// The longest list of a window that is reckoned with. Shorter ones cost nothing but a needless step.
 const LONGEST: usize = 1_024;
@@ -69,13 +73,23 @@ struct Part<'a> {
     is_hopeless: bool,
 }
 
+/// How a partition goes on.
+enum Next {
+    /// What was read decides, but for lookups.
+    Answer,
+    /// The lists are to be read down to this piece.
+    Deeper(u8),
+    /// All rows are to be added up.
+    AddUp,
+}
+
 fn read<'a>(snapshots: &'a [Box<dyn StoreSnapshot + 'a>], period: Period, limit: usize) -> Result<Vec<Part<'a>>, Failed> {
     // Where the best spread evenly, each partition has its share of them; twice that lets the threshold come out high.
     let share = 2 * limit.div_ceil(snapshots.len().max(1));
     let piece = (0..PIECES).find(|piece| listed_through(*piece, LONGEST) >= share).unwrap_or(PIECES - 1);
     let part = |(number, snapshot): (usize, &'a (dyn StoreSnapshot + 'a))| {
         let lists = Lists::read(snapshot, period, piece).map_err(|error| Failed { number, error })?;
-        Ok(Part { number, snapshot, lists, is_hopeless: false })
+        Ok(Part { number, snapshot, is_hopeless: lists.are_few(), lists })
     };
     snapshots.iter().map(|snapshot| &**snapshot).enumerate().map(part).collect()
 }
@@ -109,30 +123,45 @@ impl Part<'_> {
 
     /// Reads the lists one piece deeper where that is needed, and says whether it was.
     fn decide(&mut self, threshold: Option<i64>, costs: Costs) -> Result<bool, StoreError> {
+        if self.is_hopeless {
+            return Ok(false);
+        }
+        match self.next(threshold, costs) {
+            Next::Answer => Ok(false),
+            Next::AddUp => {
+                self.is_hopeless = true;
+                self.lists.forget();
+                Ok(false)
+            }
+            Next::Deeper(piece) => self.lists.read_to(piece).map(|()| true),
+        }
+    }
+
+    fn next(&self, threshold: Option<i64>, costs: Costs) -> Next {
         let (piece, rows) = (self.lists.piece(), self.lists.rows());
-        let deeper = Some(piece + 1).filter(|deeper| *deeper < PIECES && !self.is_hopeless);
+        let deeper = Some(piece + 1).filter(|deeper| *deeper < PIECES);
         let to_read = deeper.map(|deeper| (self.lists.windows() * listed_through(deeper, LONGEST)) as u64);
         // Keys that count nothing are in no answer. Equal counts may be: which of them is said by the key, and that was not seen.
         let suffices = |piece: u8| {
             let most = self.lists.most_unseen(piece);
             most == 0 || threshold.is_some_and(|threshold| most < threshold)
         };
-        let goes_deeper = if suffices(piece) {
+        if suffices(piece) {
             let lookups = self.lookups(threshold).saturating_mul(costs.lookup);
-            let goes_deeper = to_read.is_some_and(|to_read| lookups > to_read);
-            self.is_hopeless |= !goes_deeper && lookups > rows;
-            goes_deeper
-        } else {
-            // The threshold rises with what is read: it may come to suffice where it does not yet.
-            let is_worth_trying = to_read.is_some_and(|to_read| to_read.saturating_mul(costs.try_one_in) <= rows);
-            let goes_deeper = deeper.is_some() && (is_worth_trying || (piece..PIECES).any(suffices));
-            self.is_hopeless |= !goes_deeper;
-            goes_deeper
-        };
-        if let Some(deeper) = deeper.filter(|_| goes_deeper) {
-            self.lists.read_to(deeper)?;
+            return match deeper {
+                Some(deeper) if to_read.is_some_and(|to_read| lookups > to_read) => Next::Deeper(deeper),
+                _ if lookups > rows => Next::AddUp,
+                _ => Next::Answer,
+            };
         }
-        Ok(goes_deeper)
+        // The threshold rises with what is read: it may come to suffice where it does not yet.
+        let is_in_reach = |threshold: i64| self.lists.most_unseen(PIECES - 1) / costs.reach <= threshold;
+        let is_cheap = to_read.is_some_and(|to_read| to_read.saturating_mul(costs.try_one_in) <= rows);
+        let is_worth_trying = is_cheap && threshold.is_none_or(is_in_reach);
+        match deeper {
+            Some(deeper) if is_worth_trying || (deeper..PIECES).any(suffices) => Next::Deeper(deeper),
+            _ => Next::AddUp,
+        }
     }
 
     /// How many rows would have to be looked up.
@@ -180,8 +209,8 @@ mod tests {
     use crate::varint;
 
     const EVER: Period = Period { from: Timestamp(0), to: Timestamp(i64::MAX) };
-    const DEAR: Costs = Costs { lookup: u64::MAX, try_one_in: u64::MAX };
-    const FREE: Costs = Costs { lookup: 0, try_one_in: 0 };
+    const DEAR: Costs = Costs { lookup: u64::MAX, try_one_in: u64::MAX, reach: 1 };
+    const FREE: Costs = Costs { lookup: 0, try_one_in: 0, reach: i64::MAX };
 
     /// A window's counts by key, and the length of its list; none is not ranked.
     type Window = (BTreeMap<String, i64>, Option<usize>);
@@ -247,7 +276,7 @@ mod tests {
             let stores: Vec<_> = (0..partitions).map(|number| store_of(&windows, |key| partition_of(key) == number)).collect();
             let period = Period { from: Timestamp(from), to: Timestamp(from + length) };
             for period in [period, EVER] {
-                for costs in [FREE, COSTS, DEAR, Costs { lookup: 1, try_one_in: 1 }] {
+                for costs in [FREE, COSTS, DEAR, Costs { lookup: 1, try_one_in: 1, reach: 2 }] {
                     prop_assert_eq!(found(&stores, period, limit, costs), naive(&windows, period, limit), "{:?}", costs);
                 }
             }
