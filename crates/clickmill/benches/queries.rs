@@ -182,6 +182,9 @@ fn main() {
             day.print(ads, &format!("top 100, {length}"), |_| {
                 black_box(counts.top(period, 100, read).expect("every partition answers"));
             });
+            day.print(ads, &format!("top 1000, {length}"), |_| {
+                black_box(counts.top(period, 1_000, read).expect("every partition answers"));
+            });
             day.print(ads, &format!("totals, {length}"), |_| {
                 black_box(counts.totals(period, read).expect("every partition answers"));
             });

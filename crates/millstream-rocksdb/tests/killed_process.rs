@@ -46,6 +46,10 @@ fn write_batch(store: &dyn StateStore, number: u64) {
     }
     batch.put(Space::Meta, b"position", &(number + 1).to_be_bytes());
     store.write(&batch).unwrap();
+    // What is derived from the rows is written after them, apart.
+    let mut derived = StoreBatch::new();
+    derived.put(Space::Derived, b"of position", &(number + 1).to_be_bytes());
+    store.write(&derived).unwrap();
 }
 
 /// The number found in each slot at that position, if it has rows.
@@ -75,6 +79,9 @@ fn assert_whole(store: &dyn StateStore, position: u64) {
     };
     store.snapshot().scan(Space::Rows, &[], &[255; 17], &mut visit).unwrap();
     assert_eq!(expected.next(), None, "rows are missing at position {position}");
+    let derived = store.snapshot().get(Space::Derived, b"of position").unwrap();
+    let derived = derived.map_or(0, |bytes| u64::from_be_bytes(bytes.try_into().unwrap()));
+    assert!(derived == position || derived + 1 == position, "derived of position {derived}, rows of {position}");
 }
 
 /// The child: goes on from the position it finds, until it is killed.

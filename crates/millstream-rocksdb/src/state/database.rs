@@ -11,6 +11,10 @@ use crate::endless::endless_record;
 
 const ROWS: &str = "rows";
 const META: &str = "meta";
+const DERIVED: &str = "derived";
+
+/// Every space has a column family.
+pub(super) const SPACES: [Space; 3] = [Space::Rows, Space::Meta, Space::Derived];
 
 /// RocksDB itself, and what every call on it needs.
 pub(super) struct Database {
@@ -23,7 +27,8 @@ impl Database {
     pub(super) fn open(dir: &Path, options: &StoreOptions) -> Result<Self, StoreError> {
         std::fs::create_dir_all(dir).map_err(|e| directory_error(dir, "create the directory", &e))?;
         refuse_remains(dir, options)?;
-        let families = [(ROWS, &options.rows), (META, &options.meta), (rocksdb::DEFAULT_COLUMN_FAMILY_NAME, &options.meta)];
+        let small = [META, DERIVED, rocksdb::DEFAULT_COLUMN_FAMILY_NAME].map(|name| (name, &options.small));
+        let families = small.into_iter().chain([(ROWS, &options.rows)]);
         let families = families.map(|(name, options)| ColumnFamilyDescriptor::new(name, options.clone()));
         let rocksdb =
             DB::open_cf_descriptors(&options.rows, dir, families).map_err(|e| store_error(dir, "open the store", &e))?;
@@ -42,6 +47,7 @@ impl Database {
         let name = match space {
             Space::Rows => ROWS,
             Space::Meta => META,
+            Space::Derived => DERIVED,
         };
         self.rocksdb.cf_handle(name).ok_or_else(|| corrupt(&self.dir, &format!("column family {name} is missing")))
     }
@@ -61,6 +67,11 @@ impl Database {
         let name = properties::num_files_at_level(0);
         let files = self.rocksdb.property_value_cf(self.family(space)?, name).map_err(|e| self.error("read a property", &e))?;
         Ok(files.and_then(|files| files.parse().ok()).unwrap_or(0))
+    }
+
+    /// A number that RocksDB keeps, over all spaces.
+    pub(super) fn property_of_all(&self, name: impl CStrLike + Copy) -> Result<u64, StoreError> {
+        SPACES.into_iter().map(|space| self.property(space, name)).sum()
     }
 
     /// A number that RocksDB keeps about a column family; 0 where it does not know.
@@ -88,6 +99,7 @@ fn refuse_remains(dir: &Path, options: &StoreOptions) -> Result<(), StoreError> 
         return Err(corrupt(dir, "CURRENT is missing"));
     }
     refuse_endless_manifest(dir)?;
+    // What is derived may be missing: it is made again, and older stores do not have it.
     let families = DB::list_cf(&options.rows, dir).map_err(|e| store_error(dir, "read the manifest", &e))?;
     match [ROWS, META].into_iter().find(|name| !families.iter().any(|family| family == name)) {
         Some(missing) => Err(corrupt(dir, &format!("column family {missing} is missing"))),

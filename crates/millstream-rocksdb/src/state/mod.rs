@@ -1,8 +1,9 @@
 //! State stores on RocksDB.
 //!
 //! Each (store, partition) is a RocksDB instance of its own in `<dir>/<store>/<partition>`, with a column family for each
-//! [`Space`](millstream::store::Space). The write-ahead log is off: the changelog is the store's log. Both column families are
-//! flushed in one atomic step, so that after a crash the rows are exactly those of the position found beside them.
+//! [`Space`](millstream::store::Space). The write-ahead log is off: the changelog is the store's log. All column families
+//! are flushed in one atomic step, so that after a crash the rows are exactly those of the position found beside them, and what was
+//! derived from rows has them beside it.
 
 mod database;
 mod error;

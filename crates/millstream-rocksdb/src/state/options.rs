@@ -30,7 +30,7 @@ pub struct RocksDbOptions {
     /// Threads for flushes and compactions, shared by all stores. Default 2.
     pub max_background_jobs: u16,
     /// Any other option of RocksDB 11, by the name and in the notation of its option strings: options of the instance, of the
-    /// column families and of the block-based table. They win over the fields above, and apply to rows and metadata alike.
+    /// column families and of the block-based table. They win over the fields above, and apply to all column families alike.
     pub named: BTreeMap<String, String>,
 }
 
@@ -92,8 +92,8 @@ pub trait RocksDbConfigSetter: Send + Sync + 'static {
 pub(super) struct StoreOptions {
     /// The instance, and the column family of the rows.
     pub(super) rows: Options,
-    /// The column family of the metadata, and the default one, which is never used.
-    pub(super) meta: Options,
+    /// The other column families: metadata, what is derived, and the default one, which is never used.
+    pub(super) small: Options,
 }
 
 impl RocksDbOptions {
@@ -114,10 +114,10 @@ impl RocksDbOptions {
         rows.set_block_based_table_factory(&table);
         let mut rows = set_named(rows, &self.named)?;
         set_invariants(&mut rows);
-        let mut meta = rows.clone();
-        // A few small entries for each commit; a full-size arena for each partition would waste the budget.
-        meta.set_arena_block_size(64 << 10);
-        Ok(StoreOptions { rows, meta })
+        let mut small = rows.clone();
+        // A few small entries for each commit or window; a full-size arena for each partition would waste the budget.
+        small.set_arena_block_size(64 << 10);
+        Ok(StoreOptions { rows, small })
     }
 
     fn set_typed(&self, options: &mut Options, budget: &MemoryBudget) {

@@ -57,7 +57,7 @@ pub struct StoreSize {
     pub partition: Partition,
     /// Rows, estimated.
     pub estimated_rows: u64,
-    /// Bytes of the files that hold rows and metadata.
+    /// Bytes of the files that hold rows, metadata and rankings.
     pub file_bytes: u64,
     /// Bytes in memtables, not yet or just now being flushed.
     pub memtable_bytes: u64,
@@ -99,15 +99,15 @@ pub(super) fn statistics(shared: &Options, budget: &MemoryBudget, stores: &OpenS
 
 fn size(store: &str, partition: Partition, inner: &StoreInner) -> Result<StoreSize, StoreError> {
     let rows = |name| inner.database.property(Space::Rows, name);
-    let both = |name| Ok::<_, StoreError>(rows(name)? + inner.database.property(Space::Meta, name)?);
+    let all = |name| inner.database.property_of_all(name);
     Ok(StoreSize {
         store: store.to_owned(),
         partition,
         estimated_rows: rows(properties::ESTIMATE_NUM_KEYS)?,
-        file_bytes: both(properties::LIVE_SST_FILES_SIZE)?,
-        memtable_bytes: both(properties::CUR_SIZE_ALL_MEM_TABLES)?,
-        table_reader_bytes: both(properties::ESTIMATE_TABLE_READERS_MEM)?,
-        pending_compaction_bytes: both(properties::ESTIMATE_PENDING_COMPACTION_BYTES)?,
+        file_bytes: all(properties::LIVE_SST_FILES_SIZE)?,
+        memtable_bytes: all(properties::CUR_SIZE_ALL_MEM_TABLES)?,
+        table_reader_bytes: all(properties::ESTIMATE_TABLE_READERS_MEM)?,
+        pending_compaction_bytes: all(properties::ESTIMATE_PENDING_COMPACTION_BYTES)?,
         level0_files: inner.database.level0_files(Space::Rows)?.into(),
         write_stopped: rows(properties::IS_WRITE_STOPPED)? > 0,
         stalls: inner.stalls(),

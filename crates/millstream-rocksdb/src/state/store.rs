@@ -7,7 +7,7 @@ use millstream::store::{Space, StateStore, StoreBatch, StoreChange, StoreError, 
 use rocksdb::{ErrorKind, FlushOptions, ReadOptions, WaitForCompactOptions, WriteBatch, WriteOptions, properties};
 use tracing::warn;
 
-use super::database::Database;
+use super::database::{Database, SPACES};
 use super::expiry::{DeletedRange, DeletedRanges, key_before};
 use super::options::LEVEL0_FILES_TO_STOP;
 use super::provider::Registration;
@@ -140,9 +140,7 @@ impl StoreInner {
         if !self.budget.memtables_must_be_flushed() {
             return Ok(());
         }
-        let rows = self.database.property(Space::Rows, properties::CUR_SIZE_ALL_MEM_TABLES)?;
-        let meta = self.database.property(Space::Meta, properties::CUR_SIZE_ALL_MEM_TABLES)?;
-        if rows + meta < LEAST_MEMTABLE_TO_FLUSH {
+        if self.database.property_of_all(properties::CUR_SIZE_ALL_MEM_TABLES)? < LEAST_MEMTABLE_TO_FLUSH {
             return Ok(());
         }
         self.stalls.fetch_add(1, Ordering::Relaxed);
@@ -160,8 +158,9 @@ impl StoreInner {
     }
 
     fn flush_families(&self, options: &FlushOptions) -> Result<(), StoreError> {
-        let families = [self.database.family(Space::Rows)?, self.database.family(Space::Meta)?];
-        let flushed = self.database.rocksdb().flush_cfs_opt(&[&families[0], &families[1]], options);
+        // All of them, or what is derived could be on disk without the rows that it was made of.
+        let [rows, meta, derived] = SPACES.map(|space| self.database.family(space));
+        let flushed = self.database.rocksdb().flush_cfs_opt(&[&rows?, &meta?, &derived?], options);
         flushed.map_err(|e| self.database.error("flush", &e))
     }
 
@@ -177,9 +176,8 @@ impl StoreInner {
     /// A flush that would stop writes waits for compactions, and on a full disk for ever.
     fn wait_for_room_in_level0(&self) -> Result<(), StoreError> {
         for _ in 0..STALL_CHECKS {
-            let rows = self.database.level0_files(Space::Rows)?;
-            let meta = self.database.level0_files(Space::Meta)?;
-            if rows.max(meta) + 1 < LEVEL0_FILES_TO_STOP {
+            let files = SPACES.into_iter().map(|space| self.database.level0_files(space)).collect::<Result<Vec<_>, _>>()?;
+            if files.into_iter().all(|files| files + 1 < LEVEL0_FILES_TO_STOP) {
                 return Ok(());
             }
             self.wait_for_background_work()?;
@@ -264,9 +262,7 @@ impl StoreInner {
             self.flush_families(&options)?;
             self.flush_requested.fetch_max(sequence, Ordering::AcqRel);
         }
-        let waiting = self.database.property(Space::Rows, properties::NUM_IMMUTABLE_MEM_TABLE)?
-            + self.database.property(Space::Meta, properties::NUM_IMMUTABLE_MEM_TABLE)?;
-        if waiting == 0 {
+        if self.database.property_of_all(properties::NUM_IMMUTABLE_MEM_TABLE)? == 0 {
             self.flushed_through.fetch_max(self.flush_requested.load(Ordering::Acquire), Ordering::AcqRel);
         }
         Ok(())

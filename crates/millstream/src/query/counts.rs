@@ -1,12 +1,11 @@
 //! Queries on the stores of this instance.
 
-use std::cmp::Reverse;
-use std::collections::{BTreeMap, BinaryHeap};
-use std::ops::ControlFlow;
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
 use super::lag::{Lag, LagMonitor};
+use super::top::{self, Failed};
 use super::{Answer, Completeness, CountQueries, KeyCount, Period, QueryError, ReadOptions, StalePartition, WindowCount};
 use crate::broker::{Broker, BrokerError, ErrorKind};
 use crate::clock::Clock;
@@ -16,8 +15,7 @@ use crate::runtime::plan::Plan;
 use crate::runtime::registry::StoreEntry;
 use crate::runtime::{Registry, StreamsConfig};
 use crate::store::window_store::scan_totals;
-use crate::store::{Space, StateStore, StoreError, StoreErrorKind, StoreSnapshot, row};
-use crate::task::table::Table;
+use crate::store::{StateStore, StoreError, StoreErrorKind, StoreSnapshot, row};
 use crate::time::TimeWindows;
 use crate::topology::Topology;
 
@@ -126,14 +124,17 @@ impl<B: Broker> Counts<B> {
         completeness.stream_time = stream_time;
     }
 
-    /// What a copy was asked. One that turns out to be damaged is not asked again before it is rebuilt.
+    /// What a copy was asked.
     fn ask<T>(&self, copy: &Copy, question: impl FnOnce(&dyn StoreSnapshot) -> Result<T, StoreError>) -> Result<T, QueryError> {
-        question(&*copy.store.snapshot()).map_err(|error| {
-            if error.kind() == StoreErrorKind::Corrupt {
-                self.registry.report_damaged(&self.store, copy.partition);
-            }
-            error.into()
-        })
+        question(&*copy.store.snapshot()).map_err(|error| self.failed(copy, error))
+    }
+
+    /// A copy could not be read. One that turns out to be damaged is not asked again before it is rebuilt.
+    fn failed(&self, copy: &Copy, error: StoreError) -> QueryError {
+        if error.kind() == StoreErrorKind::Corrupt {
+            self.registry.report_damaged(&self.store, copy.partition);
+        }
+        error.into()
     }
 
     fn all_partitions(&self) -> Vec<Partition> {
@@ -188,15 +189,10 @@ impl<B: Broker> CountQueries for Counts<B> {
 
     fn top(&self, period: Period, limit: usize, read: ReadOptions) -> Result<Answer<Vec<KeyCount>>, QueryError> {
         let (copies, completeness) = self.copies(&self.all_partitions(), read)?;
-        // A key lies in one partition only, so the best of each partition contain the best of all.
-        let mut best = Best::new(limit);
-        for copy in copies {
-            let sums = self.ask(&copy, |snapshot| sums_by_key(snapshot, period))?;
-            for entry in sums.entries() {
-                best.offer(entry.acc, sums.key(entry));
-            }
-        }
-        Ok(Answer { value: best.into_sorted(), completeness })
+        let snapshots: Vec<_> = copies.iter().map(|copy| copy.store.snapshot()).collect();
+        let best =
+            top::best(&snapshots, period, limit).map_err(|Failed { number, error }| self.failed(&copies[number], error))?;
+        Ok(Answer { value: best, completeness })
     }
 
     fn totals(&self, period: Period, read: ReadOptions) -> Result<Answer<Vec<WindowCount>>, QueryError> {
@@ -222,78 +218,4 @@ fn counts_of_key(snapshot: &dyn StoreSnapshot, key: &[u8], period: Period) -> Re
     let rows = starts.into_iter().zip(snapshot.multi_get(&keys)?);
     let count = |start, row: Vec<u8>| Ok((start, row::decode_count(&row).ok_or_else(|| row::unreadable(start, key))?));
     rows.filter_map(|(start, row)| Some(count(start, row?))).collect()
-}
-
-/// The counts of each key, added up over the period: full sums, for the best of each window do not add up to the best of all.
-fn sums_by_key(snapshot: &dyn StoreSnapshot, period: Period) -> Result<Table<i64>, StoreError> {
-    let mut sums = Table::new();
-    let mut unreadable = None;
-    let (from, to) = (row::first_key(period.from), row::first_key(period.to));
-    snapshot.scan(Space::Rows, &from, &to, &mut |row_key, value| {
-        let (Some((start, key)), Some(count)) = (row::split_key(row_key), row::decode_count(value)) else {
-            unreadable = Some(row::unreadable(period.from, row_key));
-            return ControlFlow::Break(());
-        };
-        debug_assert!(start >= period.from);
-        // One entry for each key, whatever the window.
-        sums.entry(period.from, key, || 0).0.acc += count;
-        ControlFlow::Continue(())
-    })?;
-    unreadable.map_or(Ok(sums), Err)
-}
-
-/// The largest counts offered so far: largest first, equal ones by key ascending.
-struct Best {
-    limit: usize,
-    heap: BinaryHeap<Reverse<Ranked>>,
-}
-
-/// Greater is better: a larger count, then a smaller key.
-type Ranked = (i64, Reverse<Box<[u8]>>);
-
-impl Best {
-    fn new(limit: usize) -> Self {
-        Self { limit, heap: BinaryHeap::new() }
-    }
-
-    fn offer(&mut self, count: i64, key: &[u8]) {
-        if count == 0 || self.limit == 0 {
-            return;
-        }
-        if self.heap.len() == self.limit {
-            let is_worse =
-                |Reverse((worst, Reverse(its_key))): &Reverse<Ranked>| (count, Reverse(key)) <= (*worst, Reverse(&**its_key));
-            if self.heap.peek().is_some_and(is_worse) {
-                return;
-            }
-            self.heap.pop();
-        }
-        self.heap.push(Reverse((count, Reverse(key.into()))));
-    }
-
-    fn into_sorted(self) -> Vec<KeyCount> {
-        let sorted = self.heap.into_sorted_vec();
-        sorted.into_iter().map(|Reverse((count, Reverse(key)))| KeyCount { key: key.into_vec(), count }).collect()
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use proptest::prelude::*;
-
-    proptest! {
-        #[test]
-        fn the_best_are_those_of_a_full_sort(counts in prop::collection::btree_map("[a-c]{0,3}", 0i64..5, 0..30), limit in 0usize..8) {
-            let mut best = Best::new(limit);
-            for (key, count) in &counts {
-                best.offer(*count, key.as_bytes());
-            }
-            let mut sorted: Vec<_> = counts.into_iter().filter(|(_, count)| *count > 0).collect();
-            sorted.sort_by(|a, b| b.1.cmp(&a.1).then_with(|| a.0.cmp(&b.0)));
-            let expected: Vec<_> =
-                sorted.into_iter().take(limit).map(|(key, count)| KeyCount { key: key.into_bytes(), count }).collect();
-            prop_assert_eq!(best.into_sorted(), expected);
-        }
-    }
 }

@@ -2,6 +2,9 @@
 
 mod counts;
 mod lag;
+mod lists;
+mod sums;
+mod top;
 
 pub use counts::Counts;
 

@@ -17,6 +17,8 @@ pub struct StreamsConfig {
     pub uncommitted_bytes: usize,
     /// How many rows of final windows a task sends on with one commit, where they are sent on at all.
     pub final_rows_per_commit: usize,
+    /// How many rows of each final window are ranked, for the keys with the largest counts to be found quickly; 0 ranks none.
+    pub ranked_rows: usize,
     /// How often to delete records that nobody needs any more, as Kafka Streams' `repartition.purge.interval.ms`.
     pub purge_interval: Duration,
     /// After how long without a record a source partition counts as idle; none is never.
@@ -33,6 +35,7 @@ impl StreamsConfig {
             commit_interval_backlog: Duration::from_secs(1),
             uncommitted_bytes: 64 << 20,
             final_rows_per_commit: 20_000,
+            ranked_rows: 1_024,
             purge_interval: Duration::from_secs(30),
             idle_timeout: Some(Duration::from_secs(60)),
         }

@@ -2,6 +2,7 @@
 
 mod commit;
 mod config;
+mod derive;
 mod first_start;
 mod idle;
 mod join;

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use super::StreamsConfig;
 use super::join::Joining;
 use super::plan::{Kept, Kind, Plan};
 use super::registry::StoreEntry;
@@ -15,6 +16,7 @@ use crate::task::aggregate_state::{AggregateState, Output};
 use crate::task::closing::Closing;
 use crate::task::fused::FusedTask;
 use crate::task::metadata::OffsetMetadata;
+use crate::task::ranking::Ranking;
 use crate::task::source::{SourcePosition, SourceTask};
 use crate::task::stateless::StatelessTask;
 use crate::task::stream_task::{CommittedTime, StreamTask};
@@ -186,7 +188,6 @@ impl<B: Broker> StreamThread<B> {
         tracing::info!(task = %slot.id, records = progress.records, position = %progress.position, "the store is restored");
         let store = restoration.finish();
         let start = self.broker.log_range(input, Isolation::ReadCommitted)?.start;
-        let rows_per_commit = self.config.final_rows_per_commit;
         let task: Box<dyn StreamTask> = match &subtopology.kind {
             Kind::Aggregate { source, kept } => {
                 let is_first = committed.is_none();
@@ -196,7 +197,7 @@ impl<B: Broker> StreamThread<B> {
                 };
                 position.metadata = counted_with(position.metadata, &kept.spec);
                 let closing = Closing::from_entries(&position.metadata.entries);
-                let state = aggregate_state(kept, input, rows_per_commit, store, closing, position.closed_through());
+                let state = aggregate_state(kept, input, &self.config, store, closing, position.closed_through());
                 let windows = kept.spec.windows;
                 let partials = kept.spec.grouping.clone().partials();
                 Box::new(AggregateTask::new(input.clone(), windows, partials, state, position, is_first))
@@ -207,7 +208,7 @@ impl<B: Broker> StreamThread<B> {
                     None => SourcePosition { offset: start, metadata: counted_with(OffsetMetadata::default(), &kept.spec) },
                 };
                 let closing = Closing::from_entries(&position.metadata.entries);
-                let state = aggregate_state(kept, input, rows_per_commit, store, closing, position.closed_through());
+                let state = aggregate_state(kept, input, &self.config, store, closing, position.closed_through());
                 let partials = kept.spec.grouping.clone().partials();
                 let side = SideOutput::new(plan.side_topics(input));
                 Box::new(FusedTask::new(kept.spec.windows, kept.partitions, partials, side, state, position))
@@ -320,7 +321,7 @@ impl<B: Broker> StreamThread<B> {
 fn aggregate_state(
     kept: &Kept,
     input: &TopicPartition,
-    rows_per_commit: usize,
+    config: &StreamsConfig,
     store: crate::store::window_store::WindowStore,
     closing: Closing,
     closed_through: crate::record::Timestamp,
@@ -329,9 +330,10 @@ fn aggregate_state(
     let output = kept.output.as_ref().map(|(topic, partitions)| Output {
         partition: TopicPartition::new(topic.clone(), input.partition),
         partitions: *partitions,
-        rows_per_commit,
+        rows_per_commit: config.final_rows_per_commit,
     });
-    AggregateState::new(kept.spec.clone(), store, changelog, output, closing, closed_through)
+    let ranking = Ranking::new(config.ranked_rows);
+    AggregateState::new(kept.spec.clone(), store, changelog, output, closing, closed_through, ranking)
 }
 
 fn source_position(committed: &CommittedOffset, spec: &WindowedSpec) -> Result<SourcePosition, TaskError> {

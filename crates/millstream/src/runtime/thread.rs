@@ -170,7 +170,8 @@ impl<B: Broker> StreamThread<B> {
         let advanced = self.advance_tasks(max_wait)?;
         let settled = self.settle()?;
         // With a store that cannot take what has committed nothing new is read.
-        let wait = if advanced || !settled { Duration::ZERO } else { max_wait.min(self.until_commit()) };
+        let derived = settled && self.derive()?;
+        let wait = if advanced || derived || !settled { Duration::ZERO } else { max_wait.min(self.until_commit()) };
         let polled = if settled { self.poll(wait)? } else { false };
         if settled {
             self.check_idle()?;
@@ -179,7 +180,7 @@ impl<B: Broker> StreamThread<B> {
             }
         }
         self.purge();
-        Ok(match (settled, advanced || polled) {
+        Ok(match (settled, advanced || derived || polled) {
             (false, _) => Stepped::Troubled,
             (true, true) => Stepped::Worked,
             (true, false) => Stepped::Idle,

@@ -13,6 +13,7 @@ type Entries = BTreeMap<Vec<u8>, Vec<u8>>;
 struct Spaces {
     rows: Entries,
     meta: Entries,
+    derived: Entries,
 }
 
 impl Spaces {
@@ -20,6 +21,7 @@ impl Spaces {
         match space {
             Space::Rows => &self.rows,
             Space::Meta => &self.meta,
+            Space::Derived => &self.derived,
         }
     }
 
@@ -27,6 +29,7 @@ impl Spaces {
         match space {
             Space::Rows => &mut self.rows,
             Space::Meta => &mut self.meta,
+            Space::Derived => &mut self.derived,
         }
     }
 }

@@ -1,6 +1,8 @@
 //! State beside the code that uses it: the trait a storage engine implements, and the window store built on it.
 
+pub(crate) mod best;
 pub mod memory;
+pub(crate) mod ranking;
 pub(crate) mod row;
 pub(crate) mod window_store;
 
@@ -11,13 +13,16 @@ use std::sync::Arc;
 
 use crate::record::Partition;
 
-/// The two key spaces of a state store. What a write puts into both becomes visible, and durable, together.
+/// The key spaces of a state store. What a write puts into several becomes visible, and durable, together; and what was written
+/// earlier is durable before what was written later, whichever space it went to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Space {
     /// The rows of the store, in key order.
     Rows,
     /// What is known about the rows: identity, position, totals of each window.
     Meta,
+    /// What was made of the rows and can be made again: rankings of final windows.
+    Derived,
 }
 
 /// An ordered map from bytes to bytes with atomic writes and consistent reads, on whatever storage.

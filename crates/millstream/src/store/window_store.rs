@@ -3,13 +3,14 @@
 //! Meta keys: `i` the identity (JSON) · `p` the position (`i64`) · `w ‖ i64 window start` the window's totals
 //! (`u8 1 ‖ varint rows ‖ zigzag weight ‖ varint first changelog offset`). Integers are big-endian unless said otherwise.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::ops::ControlFlow;
 use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
-use super::{Space, StateStore, StoreBatch, StoreError, StoreErrorKind, StoreSnapshot, row};
+use super::best::Best;
+use super::{Space, StateStore, StoreBatch, StoreError, StoreErrorKind, StoreSnapshot, ranking, row};
 use crate::record::{Offset, Timestamp};
 use crate::varint;
 
@@ -81,12 +82,14 @@ pub(crate) struct WindowStore {
     identity: Option<StoreIdentity>,
     position: Option<Offset>,
     windows: BTreeMap<Timestamp, WindowTotals>,
+    /// The windows without a ranking, final or not.
+    unranked: BTreeSet<Timestamp>,
 }
 
 impl WindowStore {
     /// Reads what the store knows about itself.
     pub(crate) fn open(store: Arc<dyn StateStore>) -> Result<Self, StoreError> {
-        let (mut position, mut windows) = (None, BTreeMap::new());
+        let (mut position, mut windows, mut unranked) = (None, BTreeMap::new(), BTreeSet::new());
         let identity = {
             let snapshot = store.snapshot();
             if let Some(bytes) = snapshot.get(Space::Meta, POSITION)? {
@@ -95,10 +98,16 @@ impl WindowStore {
             }
             scan_totals(&*snapshot, Timestamp(0), Timestamp(i64::MAX), &mut |start, totals| {
                 windows.insert(start, totals);
+                unranked.insert(start);
+            })?;
+            ranking::scan_heads(&*snapshot, Timestamp(0), Timestamp(i64::MAX), &mut |start, head| {
+                if windows.get(&start).is_some_and(|totals| head.is_of(totals)) {
+                    unranked.remove(&start);
+                }
             })?;
             StoreIdentity::read(&*snapshot)?
         };
-        Ok(Self { store, identity, position, windows })
+        Ok(Self { store, identity, position, windows, unranked })
     }
 
     pub(crate) fn identity(&self) -> Option<&StoreIdentity> {
@@ -156,6 +165,7 @@ impl WindowStore {
             return Err(error);
         }
         batch.clear();
+        self.unranked.extend(changed.iter().map(|(start, _)| *start));
         self.windows.extend(changed);
         self.position = Some(position);
         Ok(())
@@ -183,9 +193,32 @@ impl WindowStore {
         let mut batch = StoreBatch::new();
         batch.delete_range(Space::Rows, &row::first_key(Timestamp(0)), &row::first_key(before));
         batch.delete_range(Space::Meta, &totals_key(Timestamp(0)), &totals_key(before));
+        ranking::delete_before(before, &mut batch);
         self.store.write(&batch)?;
         self.windows = self.windows.split_off(&before);
+        self.unranked = self.unranked.split_off(&before);
         Ok(true)
+    }
+
+    /// The newest window without a ranking among those that start before `before`.
+    pub(crate) fn newest_unranked(&self, before: Timestamp) -> Option<Timestamp> {
+        self.unranked.range(..before).next_back().copied()
+    }
+
+    /// Writes the ranking of a final window, unless the window has expired meanwhile.
+    pub(crate) fn rank(&mut self, start: Timestamp, candidates: Best, longest: usize) -> Result<(), StoreError> {
+        if let Some(totals) = self.windows.get(&start) {
+            let mut batch = StoreBatch::new();
+            ranking::put(start, totals, candidates, longest, &mut batch);
+            self.store.write(&batch)?;
+        }
+        self.unranked.remove(&start);
+        Ok(())
+    }
+
+    /// A window that cannot be ranked is not tried again before the store is next opened.
+    pub(crate) fn leave_unranked(&mut self, start: Timestamp) {
+        self.unranked.remove(&start);
     }
 
     /// The changelog offset before which nothing is needed any more to restore the store. Flushes first, so that this

@@ -233,6 +233,10 @@ impl StreamTask for AggregateTask {
         self.state.unapplied_changes()
     }
 
+    fn derive(&mut self) -> Result<bool, TaskError> {
+        self.state.rank()
+    }
+
     fn take_trims(&mut self) -> Vec<(TopicPartition, Offset)> {
         // What was consumed of the repartition topic lives on in changelog and store.
         let consumed = (self.input.clone(), self.committed.offset);

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use super::TaskError;
 use super::closing::{Closing, Rows};
 use super::grouping::{ChangedRow, Partials};
+use super::ranking::Ranking;
 use crate::broker::{Delivered, TransactionalProducer};
 use crate::partitioner::partition_for_key;
 use crate::record::{Offset, Record, Timestamp, TopicPartition};
@@ -40,6 +41,7 @@ pub(crate) struct AggregateState {
     /// A committed transaction's changes that the store has not taken yet.
     unapplied: Option<Offset>,
     trim: Option<Offset>,
+    ranking: Ranking,
 }
 
 /// What the transaction being built changes.
@@ -57,10 +59,23 @@ impl AggregateState {
         output: Option<Output>,
         closing: Closing,
         closed_through: Timestamp,
+        ranking: Ranking,
     ) -> Self {
         let committed_closing = closing.clone();
         let staged = Staged::default();
-        Self { spec, store, changelog, output, closing, committed_closing, closed_through, staged, unapplied: None, trim: None }
+        Self {
+            spec,
+            store,
+            changelog,
+            output,
+            closing,
+            committed_closing,
+            closed_through,
+            staged,
+            unapplied: None,
+            trim: None,
+            ranking,
+        }
     }
 
     pub(crate) fn state_store(&self) -> &Arc<dyn StateStore> {
@@ -122,6 +137,7 @@ impl AggregateState {
     pub(crate) fn committed(&mut self, delivered: &Delivered, closed_through: Timestamp) -> Result<(), TaskError> {
         self.committed_closing = self.closing.clone();
         self.closed_through = self.closed_through.max(closed_through);
+        self.ranking.resume();
         if let Some(&(first, last)) = delivered.get(&self.changelog) {
             for change in self.staged.changes.values_mut() {
                 change.first_offset = Some(first);
@@ -158,6 +174,15 @@ impl AggregateState {
             self.trim = self.store.needed_from()?;
         }
         Ok(())
+    }
+
+    /// Ranks a piece of the final windows; false where there is nothing to rank for now.
+    pub(crate) fn rank(&mut self) -> Result<bool, TaskError> {
+        // A store that waits for its changes does not hold all rows of the windows that those have closed.
+        if self.is_unsettled() {
+            return Ok(false);
+        }
+        Ok(self.ranking.advance(&mut self.store, &self.spec.windows, self.closed_through)?)
     }
 
     /// How many changes of a committed transaction still wait for the store.

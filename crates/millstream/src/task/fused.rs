@@ -99,6 +99,10 @@ impl StreamTask for FusedTask {
         self.state.unapplied_changes()
     }
 
+    fn derive(&mut self) -> Result<bool, TaskError> {
+        self.state.rank()
+    }
+
     fn take_trims(&mut self) -> Vec<(TopicPartition, Offset)> {
         self.state.take_trim().into_iter().collect()
     }

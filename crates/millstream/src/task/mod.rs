@@ -7,6 +7,7 @@ pub(crate) mod counted_with;
 pub(crate) mod fused;
 pub(crate) mod grouping;
 pub mod metadata;
+pub(crate) mod ranking;
 pub(crate) mod repartition;
 mod side_output;
 pub(crate) mod source;

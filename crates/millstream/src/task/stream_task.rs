@@ -45,6 +45,11 @@ pub(crate) trait StreamTask: Send {
         0
     }
 
+    /// Does a bounded piece of what is made of committed state and belongs to no commit; false where there is nothing to do for now.
+    fn derive(&mut self) -> Result<bool, TaskError> {
+        Ok(false)
+    }
+
     /// Logs whose records before an offset are not needed any more.
     fn take_trims(&mut self) -> Vec<(TopicPartition, Offset)> {
         Vec::new()

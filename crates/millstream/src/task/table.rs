@@ -36,15 +36,11 @@ impl<A> Table<A> {
     /// The entry of a window and key, and whether it was made just now, with `init` as its aggregate.
     #[inline]
     pub(crate) fn entry(&mut self, start: Timestamp, key: &[u8], init: impl FnOnce() -> A) -> (&mut Entry<A>, bool) {
-        let hash = self.hasher.hash_one(key) ^ (start.0 as u64).wrapping_mul(0x9e37_79b9_7f4a_7c15);
-        let Self { index, entries, keys, .. } = self;
-        let found = index.find(hash, |&i| {
-            let entry = &entries[i as usize];
-            entry.hash == hash && entry.start == start && &keys[entry.key_at..entry.key_at + entry.key_len as usize] == key
-        });
-        if let Some(&i) = found {
-            return (&mut entries[i as usize], false);
+        let hash = self.hash(start, key);
+        if let Some(i) = self.find_hashed(hash, start, key) {
+            return (&mut self.entries[i], false);
         }
+        let Self { index, entries, keys, .. } = self;
         let at = entries.len();
         entries.push(Entry {
             hash,
@@ -57,6 +53,26 @@ impl<A> Table<A> {
         keys.extend_from_slice(key);
         index.insert_unique(hash, at as u32, |&i| entries[i as usize].hash);
         (&mut entries[at], true)
+    }
+
+    /// The number of the entry of a window and key among [`Table::entries`].
+    #[inline]
+    pub(crate) fn find(&self, start: Timestamp, key: &[u8]) -> Option<usize> {
+        self.find_hashed(self.hash(start, key), start, key)
+    }
+
+    #[inline]
+    fn hash(&self, start: Timestamp, key: &[u8]) -> u64 {
+        self.hasher.hash_one(key) ^ (start.0 as u64).wrapping_mul(0x9e37_79b9_7f4a_7c15)
+    }
+
+    #[inline]
+    fn find_hashed(&self, hash: u64, start: Timestamp, key: &[u8]) -> Option<usize> {
+        let is_it = |&i: &u32| {
+            let entry = &self.entries[i as usize];
+            entry.hash == hash && entry.start == start && self.key(entry) == key
+        };
+        self.index.find(hash, is_it).map(|&i| i as usize)
     }
 
     pub(crate) fn is_empty(&self) -> bool {
@@ -76,6 +92,10 @@ impl<A> Table<A> {
 
     pub(crate) fn entries(&self) -> &[Entry<A>] {
         &self.entries
+    }
+
+    pub(crate) fn aggregates_mut(&mut self) -> impl Iterator<Item = &mut A> {
+        self.entries.iter_mut().map(|entry| &mut entry.acc)
     }
 
     pub(crate) fn key(&self, entry: &Entry<A>) -> &[u8] {

@@ -14,10 +14,11 @@ use crate::scenario::{APPLICATION, CLICKS, CLOSED, Scenario};
 use crate::trace::Trace;
 
 /// What the engine must come to do in some of the seeds, or they prove nothing about it.
-pub(crate) const MILESTONES: [&str; 4] = [JOINED_LATE, FELL_IDLE, CLOSED_IN_PIECES, LOG_CUT];
+pub(crate) const MILESTONES: [&str; 5] = [JOINED_LATE, FELL_IDLE, CLOSED_IN_PIECES, LOG_CUT, RANKED];
 const JOINED_LATE: &str = "partition begins at what others have closed";
 const FELL_IDLE: &str = "partition is idle";
 const CLOSED_IN_PIECES: &str = "window is sent on in pieces";
+pub(crate) const RANKED: &str = "window is ranked";
 const LOG_CUT: &str = "log is cut at its head";
 
 /// A (window start, ad), and what was counted for it.

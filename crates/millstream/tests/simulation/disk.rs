@@ -10,6 +10,7 @@ use millstream::store::{
     Space, StateStore, StoreBatch, StoreChange, StoreError, StoreErrorKind, StoreProvider, StoreSnapshot, VisitEntry,
 };
 
+use crate::audit::RANKED;
 use crate::faults::{CallFaults, StoreCall};
 use crate::random::Random;
 
@@ -118,6 +119,10 @@ impl StateStore for DiskStore {
             return Err(StoreError::new(StoreErrorKind::Retry, "the disk was told to be full"));
         }
         self.live.write(batch)?;
+        let ranks = batch.iter().any(|change| matches!(change, StoreChange::Put(Space::Derived, ..)));
+        if ranks {
+            self.faults.trace().event(RANKED, "");
+        }
         lock(&self.files).unflushed.push(copy_of_batch(batch));
         Ok(())
     }
@@ -158,7 +163,7 @@ impl StoreSnapshot for DiskSnapshot<'_> {
 
 fn copy_of(store: &MemoryStore) -> MemoryStore {
     let mut batch = StoreBatch::new();
-    for space in [Space::Rows, Space::Meta] {
+    for space in [Space::Rows, Space::Meta, Space::Derived] {
         let copied = store.snapshot().scan(space, &[], AFTER_ALL_KEYS, &mut |key, value| {
             batch.put(space, key, value);
             std::ops::ControlFlow::Continue(())

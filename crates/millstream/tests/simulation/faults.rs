@@ -126,6 +126,11 @@ impl CallFaults {
         Arc::new(Self { inner: Mutex::new(Inner { random, broker, store }), trace })
     }
 
+    /// Where what happens is told.
+    pub(crate) fn trace(&self) -> &Trace {
+        &self.trace
+    }
+
     /// No faults from here on.
     pub(crate) fn end(&self) {
         let mut inner = self.inner.lock().unwrap_or_else(PoisonError::into_inner);

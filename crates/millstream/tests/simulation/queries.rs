@@ -1,6 +1,6 @@
 //! What queries answer, against what is committed.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use millstream::broker::local::MemoryBroker;
 use millstream::partitioner::partition_for_key;
@@ -29,6 +29,23 @@ pub(crate) fn ask(counts: &Counts<MemoryBroker>, ad: &str, scenario: &Scenario, 
     }
 }
 
+/// Asks an instance while things go on for the top ads of a period. They must be those that the counts of all ads add up to, for a
+/// store does not change between two questions here.
+pub(crate) fn ask_top(counts: &Counts<MemoryBroker>, period: Period, limit: usize, audit: &Audit) {
+    let Some(top) = readable(counts.top(period, limit, PARTIAL)) else { return };
+    let ads: BTreeSet<_> = audit.counts.values().flat_map(|counts| counts.keys().map(|(_, ad)| ad.clone())).collect();
+    let mut sums = Vec::new();
+    for ad in ads {
+        let Some(answer) = readable(counts.fetch(ad.as_bytes(), period, PARTIAL)) else { return };
+        sums.push((ad, answer.value.iter().map(|window| window.count).sum::<i64>()));
+    }
+    // A store found damaged while it was asked answers no more.
+    if readable(counts.totals(period, PARTIAL)).is_none_or(|after| after.completeness.answered < top.completeness.answered) {
+        return;
+    }
+    assert_eq!(ranked(top.value), best(sums, limit), "the top {limit} of {period:?}");
+}
+
 /// Asks an instance that has all partitions, at rest: everything must be exactly what is committed.
 pub(crate) fn check_all(counts: &Counts<MemoryBroker>, scenario: &Scenario, audit: &Audit) {
     let partitions = audit.partitions_of(&scenario.changelog());
@@ -51,12 +68,10 @@ pub(crate) fn check_all(counts: &Counts<MemoryBroker>, scenario: &Scenario, audi
         assert_eq!(found, committed, "the windows of {ad}");
         assert!(answer.value.iter().all(|window| window.is_final == (window.end <= closed)), "{answer:?}");
     }
-    let mut ranked: Vec<_> = by_ad.into_iter().collect();
-    ranked.sort_by(|a, b| b.1.cmp(&a.1).then_with(|| a.0.cmp(&b.0)));
-    for limit in [3, ranked.len() + 1] {
+    let sums: Vec<_> = by_ad.into_iter().collect();
+    for limit in [1, 3, sums.len() + 1] {
         let top = counts.top(everything, limit, exact).unwrap().value;
-        let top: Vec<_> = top.into_iter().map(|KeyCount { key, count }| (text(&key), count)).collect();
-        assert_eq!(top, ranked[..limit.min(ranked.len())], "the top {limit}");
+        assert_eq!(ranked(top), best(sums.clone(), limit), "the top {limit}");
     }
     let totals = counts.totals(everything, exact).unwrap().value;
     let totals: BTreeMap<_, _> = totals.into_iter().map(|window| (window.start, window.count)).collect();
@@ -88,6 +103,17 @@ fn check(
         let called = audit.called_final.entry(*partition).or_default();
         *called = final_until.max(*called);
     }
+}
+
+fn ranked(top: Vec<KeyCount>) -> Vec<(String, i64)> {
+    top.into_iter().map(|KeyCount { key, count }| (text(&key), count)).collect()
+}
+
+fn best(mut sums: Vec<(String, i64)>, limit: usize) -> Vec<(String, i64)> {
+    sums.retain(|(_, sum)| *sum > 0);
+    sums.sort_by(|a, b| b.1.cmp(&a.1).then_with(|| a.0.cmp(&b.0)));
+    sums.truncate(limit);
+    sums
 }
 
 /// The committed counts of those ads, by window.

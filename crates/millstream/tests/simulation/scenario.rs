@@ -38,6 +38,7 @@ pub(crate) struct Scenario {
     pub(crate) commit_interval: Duration,
     pub(crate) final_rows_per_commit: usize,
     pub(crate) uncommitted_bytes: usize,
+    pub(crate) ranked_rows: usize,
     /// One in so many ticks has an event; none has no faults either.
     pub(crate) event_one_in: Option<u32>,
 }
@@ -68,6 +69,7 @@ impl Scenario {
             commit_interval: Duration::from_millis(r.pick(&[0, 10, 60])),
             final_rows_per_commit: r.pick(&[1, 3, 10, 20_000]),
             uncommitted_bytes: r.pick(&[200, 1 << 20]),
+            ranked_rows: r.pick(&[1, 2, 5, 1_024]),
             event_one_in: (!r.one_in(16)).then(|| r.pick(&[4, 10, 30])),
         }
     }
@@ -92,6 +94,7 @@ impl Scenario {
             commit_interval_backlog: self.commit_interval,
             final_rows_per_commit: self.final_rows_per_commit,
             uncommitted_bytes: self.uncommitted_bytes,
+            ranked_rows: self.ranked_rows,
             purge_interval: self.purge_interval,
             idle_timeout: self.idle_timeout,
             ..StreamsConfig::new(APPLICATION)

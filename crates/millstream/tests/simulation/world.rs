@@ -6,6 +6,7 @@ use millstream::broker::local::MemoryBroker;
 use millstream::broker::local::faults::FaultyBroker;
 use millstream::broker::{Broker, TopicSettings};
 use millstream::clock::{Clock, ManualClock};
+use millstream::query::Period;
 use millstream::record::Timestamp;
 use millstream::runtime::Stepped;
 
@@ -177,9 +178,15 @@ impl World {
         let seat = self.random.index(self.seats.len());
         let ad = self.clicks.ad();
         let is_time = self.random.one_in(3);
+        let scenario = &self.around.scenario;
+        let (now, size) = (self.around.clock.now().0, scenario.windows.size_ms());
+        let from = (now / size - self.random.below(20) as i64).max(0) * size;
+        let period = Period { from: Timestamp(from), to: Timestamp(from + self.random.between(1, 25) as i64 * size) };
+        let limit = self.random.between(1, 6) as usize;
         let Seat::Up(instance) = &self.seats[seat] else { return };
         if let Some(counts) = instance.counts(&self.around).filter(|_| is_time) {
-            queries::ask(&counts, &ad, &self.around.scenario, &mut self.audit);
+            queries::ask(&counts, &ad, scenario, &mut self.audit);
+            queries::ask_top(&counts, period, limit, &self.audit);
         }
     }
 
