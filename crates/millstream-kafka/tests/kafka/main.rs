@@ -9,4 +9,5 @@ mod contract;
 mod engine;
 mod rebalances;
 mod support;
+mod three_brokers;
 mod transactions;
