@@ -225,11 +225,11 @@ impl Broker for KafkaBroker {
         self.ask("reading the committed positions of group", group, |admin| admin.committed(group, partitions))
     }
 
-    fn subscribe(&self, group: &str, topics: &[Topic]) -> Result<KafkaConsumer, BrokerError> {
+    fn subscribe(&self, group: &str, member: &str, topics: &[Topic]) -> Result<KafkaConsumer, BrokerError> {
         for topic in topics {
             self.describe_topic(topic)?.ok_or_else(|| BrokerError::unknown_topic(topic))?;
         }
-        KafkaConsumer::join(&self.shared.config, group, topics)
+        KafkaConsumer::join(&self.shared.config, group, member, topics)
     }
 
     fn producer(&self, transactional_id: &str) -> Result<KafkaProducer, BrokerError> {

@@ -14,6 +14,7 @@ pub struct KafkaConfig {
     bootstrap_servers: String,
     properties: BTreeMap<String, String>,
     replication_factor: Option<u16>,
+    static_membership: bool,
 }
 
 /// Why a configuration is refused.
@@ -45,8 +46,8 @@ pub enum ConfigError {
 /// What a client is for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Role<'a> {
-    /// A member of this group.
-    Consumer { group: &'a str },
+    /// A member of this group, with a name of its own.
+    Consumer { group: &'a str, member: &'a str },
     /// Readers outside groups.
     Reader,
     /// A producer of this transactional id.
@@ -69,7 +70,7 @@ const RESERVED: &[(&str, &str)] = &[
     ("offset.store.method", "positions are committed in the transaction with what was counted up to them, and nowhere else"),
     ("auto.offset.reset", "a missing position is never guessed"),
     ("group.id", "it is the application id"),
-    ("group.instance.id", "each membership is fenced by its generation, which a static member keeps when it starts again"),
+    ("group.instance.id", "it is the member's own name, where static membership is asked for"),
     ("group.protocol", "the engine is a member of a classic group"),
     ("group.protocol.type", "the engine is a member of a classic group"),
     ("group.remote.assignor", "the engine is a member of a classic group"),
@@ -101,7 +102,7 @@ impl KafkaConfig {
         if let Some((key, reason)) = RESERVED.iter().find(|(key, _)| properties.contains_key(*key)) {
             return Err(ConfigError::Reserved { key: (*key).to_owned(), reason });
         }
-        let config = Self { bootstrap_servers, properties, replication_factor: None };
+        let config = Self { bootstrap_servers, properties, replication_factor: None, static_membership: false };
         config.client(Role::Admin).create_native_config().map_err(|error| config.invalid(&error))?;
         Ok(config)
     }
@@ -109,6 +110,13 @@ impl KafkaConfig {
     /// The same, with topics created with so many copies of each partition; otherwise it is the brokers' default.
     pub fn with_replication_factor(self, replication_factor: u16) -> Self {
         Self { replication_factor: Some(replication_factor), ..self }
+    }
+
+    /// The same, with members that are known to the group by their names: one that starts again within the session timeout gets its
+    /// partitions back at once, and the broker then refuses what the one before still tries, for it has another member id. But one that
+    /// ends, in good order too, keeps its partitions from others until the session times out.
+    pub fn with_static_membership(self) -> Self {
+        Self { static_membership: true, ..self }
     }
 
     /// The servers that are asked first.
@@ -150,7 +158,12 @@ impl KafkaConfig {
         client.set("allow.auto.create.topics", "false");
         set(&mut client, decided(role));
         match role {
-            Role::Consumer { group } => client.set("group.id", group),
+            Role::Consumer { group, member } => {
+                if self.static_membership {
+                    client.set("group.instance.id", member);
+                }
+                client.set("group.id", group)
+            }
             Role::Transactional { id } => client.set("transactional.id", id),
             Role::Reader | Role::Idempotent | Role::Admin => &mut client,
         };
@@ -165,6 +178,7 @@ impl std::fmt::Debug for KafkaConfig {
             .field("bootstrap_servers", &self.bootstrap_servers)
             .field("properties", &shown.collect::<BTreeMap<_, _>>())
             .field("replication_factor", &self.replication_factor)
+            .field("static_membership", &self.static_membership)
             .finish()
     }
 }
@@ -285,7 +299,7 @@ mod tests {
     #[test]
     fn every_role_is_known_to_librdkafka() {
         let config = config(&[]).unwrap();
-        let (consumer, transactional) = (Role::Consumer { group: "app" }, Role::Transactional { id: "app" });
+        let (consumer, transactional) = (Role::Consumer { group: "app", member: "app-0-1" }, Role::Transactional { id: "app" });
         for role in [consumer, transactional, Role::Reader, Role::Idempotent, Role::Admin] {
             assert!(config.client(role).create_native_config().is_ok(), "{role:?}");
         }

@@ -52,10 +52,10 @@ enum Fetching {
 }
 
 impl KafkaConsumer {
-    pub(crate) fn join(config: &KafkaConfig, group: &str, topics: &[Topic]) -> Result<Self, BrokerError> {
+    pub(crate) fn join(config: &KafkaConfig, group: &str, member: &str, topics: &[Topic]) -> Result<Self, BrokerError> {
         let failed = |failure: Failure| broker_error("joining", &format!("group {group}"), &failure);
         let client: Native = config
-            .client(Role::Consumer { group })
+            .client(Role::Consumer { group, member })
             .create_with_context(Rebalances::default())
             .map_err(|error| failed(error.into()))?;
         let client = Arc::new(client);

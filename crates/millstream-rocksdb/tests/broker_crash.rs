@@ -163,7 +163,7 @@ fn take_in(broker: &EmbeddedBroker, numbers: impl Iterator<Item = u64>) {
 }
 
 fn count(broker: &EmbeddedBroker) {
-    let mut consumer = broker.subscribe(GROUP, &["clicks".into()]).unwrap();
+    let mut consumer = broker.subscribe(GROUP, "member", &["clicks".into()]).unwrap();
     let mut producer = broker.producer("count").unwrap();
     let mut proof: Option<GroupMetadata> = None;
     loop {

@@ -69,7 +69,7 @@ fn a_crash_at_any_call_leaves_all_or_nothing() {
         for (fault, applied) in [(Fault::CrashBefore, false), (Fault::CrashAfter, call == Call::Commit)] {
             let broker = broker();
             let instance = FaultyBroker::new(broker.clone(), Arc::new(FaultsAt::new().and(1, call, fault)));
-            let mut consumer = instance.subscribe("group", &["in".into()]).unwrap();
+            let mut consumer = instance.subscribe("group", "member", &["in".into()]).unwrap();
             let group = member(&mut consumer);
             let mut producer = instance.producer("p").unwrap();
             assert_eq!(transact(&mut producer, &group, 1).unwrap_err().kind(), ErrorKind::Stop);
@@ -79,7 +79,7 @@ fn a_crash_at_any_call_leaves_all_or_nothing() {
 
             drop(consumer);
             let next = FaultyBroker::new(broker, Arc::new(FaultsAt::new()));
-            let mut successor = next.subscribe("group", &["in".into()]).unwrap();
+            let mut successor = next.subscribe("group", "member", &["in".into()]).unwrap();
             assert!(matches!(successor.poll(NOW).unwrap(), Polled::Nothing), "the dead member still has it");
             instance.expire_members();
             member(&mut successor);
@@ -93,7 +93,7 @@ fn an_unknown_outcome_is_what_it_was_told_to_be() {
         let broker = broker();
         let faults = FaultsAt::new().and(1, Call::Commit, Fault::OutcomeUnknown(told));
         let instance = FaultyBroker::new(broker.clone(), Arc::new(faults));
-        let mut consumer = instance.subscribe("group", &["in".into()]).unwrap();
+        let mut consumer = instance.subscribe("group", "member", &["in".into()]).unwrap();
         let group = member(&mut consumer);
         let mut producer = instance.producer("p").unwrap();
         assert_eq!(transact(&mut producer, &group, 1).unwrap_err().kind(), ErrorKind::OutcomeUnknown);
@@ -107,7 +107,7 @@ fn a_commit_in_flight_holds_readers_back_until_it_is_decided() {
         let broker = broker();
         let faults = FaultsAt::new().and(1, Call::Commit, Fault::OutcomeUnknown(CommitOutcome::InFlight));
         let instance = FaultyBroker::new(broker.clone(), Arc::new(faults));
-        let mut consumer = instance.subscribe("group", &["in".into()]).unwrap();
+        let mut consumer = instance.subscribe("group", "member", &["in".into()]).unwrap();
         let group = member(&mut consumer);
         let mut producer = instance.producer("p").unwrap();
         assert_eq!(transact(&mut producer, &group, 1).unwrap_err().kind(), ErrorKind::OutcomeUnknown);
@@ -141,9 +141,9 @@ fn a_commit_in_flight_holds_readers_back_until_it_is_decided() {
 fn a_zombie_is_fenced_by_its_membership() {
     let broker = broker();
     let zombie = FaultyBroker::new(broker.clone(), Arc::new(FaultsAt::new().and(1, Call::Commit, Fault::LoseMembership)));
-    let mut its_consumer = zombie.subscribe("group", &["in".into()]).unwrap();
+    let mut its_consumer = zombie.subscribe("group", "member", &["in".into()]).unwrap();
     let group = member(&mut its_consumer);
-    let mut other = broker.subscribe("group", &["in".into()]).unwrap();
+    let mut other = broker.subscribe("group", "member", &["in".into()]).unwrap();
     assert!(matches!(other.poll(NOW).unwrap(), Polled::Nothing));
     let mut producer = zombie.producer("zombie").unwrap();
     assert_eq!(transact(&mut producer, &group, 1).unwrap_err().kind(), ErrorKind::AbortTransaction);
@@ -157,7 +157,7 @@ fn a_zombie_is_fenced_by_its_membership() {
 fn a_forced_rebalance_takes_everything_and_gives_it_back() {
     let broker = broker();
     let instance = FaultyBroker::new(broker.clone(), Arc::new(FaultsAt::new().and(2, Call::Poll, Fault::Rebalance)));
-    let mut consumer = instance.subscribe("group", &["in".into()]).unwrap();
+    let mut consumer = instance.subscribe("group", "member", &["in".into()]).unwrap();
     let before = member(&mut consumer);
     assert!(matches!(consumer.poll(NOW).unwrap(), Polled::Revoked { .. }));
     let mut producer = instance.producer("p").unwrap();
@@ -197,7 +197,7 @@ fn a_refused_call_changes_nothing_and_may_be_made_again() {
     let broker = broker();
     let faults = FaultsAt::new().and(1, Call::Commit, Fault::Fail(ErrorKind::Retry)).and(2, Call::Poll, Fault::Nothing);
     let instance = FaultyBroker::new(broker.clone(), Arc::new(faults));
-    let mut consumer = instance.subscribe("group", &["in".into()]).unwrap();
+    let mut consumer = instance.subscribe("group", "member", &["in".into()]).unwrap();
     let group = member(&mut consumer);
     let mut producer = instance.producer("p").unwrap();
     assert_eq!(transact(&mut producer, &group, 1).unwrap_err().kind(), ErrorKind::Retry);

@@ -153,7 +153,7 @@ fn keys_that_do_not_repeat_are_all_kept() {
 fn retention_by_time_drops_what_is_old_and_consumed() {
     let retention = Some(Duration::from_millis(1000));
     let (broker, clock) = broker(&TopicSettings { retention, ..TopicSettings::kept_for_ever(1) });
-    let mut consumer = broker.subscribe("group", &["log".into()]).unwrap();
+    let mut consumer = broker.subscribe("group", "member", &["log".into()]).unwrap();
     let Polled::Assigned { group, .. } = consumer.poll(Duration::ZERO).unwrap() else { panic!("assigned") };
     for number in 0..300_u64 {
         append(&broker, &[(b"k", Some(number), number as i64)]);
@@ -206,7 +206,7 @@ fn a_group_that_nobody_runs_holds_nothing_back_while_another_runs() {
         maintain_to_the_end(broker);
         stored(broker).keys().next().copied()
     };
-    let mut slow = broker.subscribe("slow", &["log".into()]).unwrap();
+    let mut slow = broker.subscribe("slow", "member", &["log".into()]).unwrap();
     let Polled::Assigned { group, .. } = slow.poll(Duration::ZERO).unwrap() else { panic!("assigned") };
     clock.set(Timestamp(1_000));
     assert_eq!(first(&broker), Some(0), "it has committed nothing");
@@ -214,7 +214,7 @@ fn a_group_that_nobody_runs_holds_nothing_back_while_another_runs() {
     slow.leave().unwrap();
     assert_eq!(first(&broker), Some(100), "nobody runs, and it may come back");
 
-    let mut fast = broker.subscribe("fast", &["log".into()]).unwrap();
+    let mut fast = broker.subscribe("fast", "member", &["log".into()]).unwrap();
     let Polled::Assigned { group, .. } = fast.poll(Duration::ZERO).unwrap() else { panic!("assigned") };
     assert_eq!(first(&broker), Some(100), "it has committed nothing");
     commit(&broker, &group, 250);

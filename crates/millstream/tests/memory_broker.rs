@@ -116,7 +116,7 @@ fn everything_is_there_when_the_storage_is_opened_again() {
         broker.append(unit(0, &["a", "b", "c"])).unwrap();
         broker.delete_records(&tp(0), Offset(1)).unwrap();
         broker.add_partitions("clicks", 3).unwrap();
-        let mut consumer = broker.subscribe("group", &["clicks".into()]).unwrap();
+        let mut consumer = broker.subscribe("group", "member", &["clicks".into()]).unwrap();
         let Polled::Assigned { group, partitions } = consumer.poll(Duration::ZERO).unwrap() else { panic!("assigned") };
         assert_eq!(partitions.len(), 3);
         let mut producer = broker.producer("p").unwrap();
@@ -142,7 +142,7 @@ fn everything_is_there_when_the_storage_is_opened_again() {
 fn a_topic_that_grows_is_shared_out_again() {
     let broker = MemoryBroker::in_memory(clock());
     broker.create_topic("clicks", &TopicSettings::kept_for_ever(1)).unwrap();
-    let mut consumer = broker.subscribe("group", &["clicks".into()]).unwrap();
+    let mut consumer = broker.subscribe("group", "member", &["clicks".into()]).unwrap();
     assert!(matches!(consumer.poll(Duration::ZERO).unwrap(), Polled::Assigned { partitions, .. } if partitions == [tp(0)]));
     broker.add_partitions("clicks", 2).unwrap();
     assert!(matches!(consumer.poll(Duration::ZERO).unwrap(), Polled::Assigned { partitions, .. } if partitions == [tp(1)]));

@@ -89,6 +89,10 @@ pub struct EngineConfig {
     pub num_standbys: u32,
     /// The budget of the whole process in bytes.
     pub memory: u64,
+    /// Whether an instance that starts again is known to its group as the one that it was.
+    pub static_membership: bool,
+    /// How long the state of a partition that others count now is kept.
+    pub state_cleanup_delay: Duration,
     /// How long a partition may bring nothing before windows close without it; none is for ever.
     pub idle_timeout: Option<Duration>,
 }

@@ -164,6 +164,19 @@ pub const OPTIONS: &[OptionSpec] = &[
         "The budget of the whole process: RocksDB's caches and write buffers, uncommitted changes, clicks on their way in.",
     ),
     option(
+        "engine.static_membership",
+        Kind::Boolean,
+        "false",
+        "On Kafka, `true`: an instance that starts again within the session timeout gets its partitions back at once. But one that is stopped \
+         keeps them from the others until that time is over.",
+    ),
+    option(
+        "engine.state_cleanup_delay",
+        POSITIVE,
+        "10m",
+        "On Kafka: how long an instance keeps the state of a partition that another one counts now. It may come back.",
+    ),
+    option(
         "engine.idle_timeout",
         Kind::DurationOrOff,
         "1m",

@@ -74,6 +74,8 @@ fn engine(values: Values<'_>) -> Result<EngineConfig, ConfigError> {
         threads: values.threads("engine.threads")?,
         num_standbys: values.integer("engine.num_standbys")? as u32,
         memory: values.size("engine.memory")?,
+        static_membership: values.boolean("engine.static_membership")?,
+        state_cleanup_delay: values.duration("engine.state_cleanup_delay")?,
         idle_timeout: values.duration_or_off("engine.idle_timeout")?,
     })
 }

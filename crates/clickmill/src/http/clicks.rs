@@ -78,7 +78,8 @@ pub(super) struct Rejected {
     reason: &'static str,
 }
 
-/// Takes clicks in. Answers once every accepted click is durable. The accepted clicks of a request are stored together or not at all.
+/// Takes clicks in. Answers once every accepted click is durable. With the embedded broker, the accepted clicks of a request are stored
+/// together or not at all; on Kafka, each by itself.
 #[utoipa::path(
     post, path = "/v1/clicks", tag = "clicks",
     params(("Idempotency-Key" = Option<String>, Header,

@@ -1,5 +1,6 @@
 //! The engine of this process: the broker, the stores, and the threads that count.
 
+use std::collections::BTreeSet;
 use std::convert::Infallible;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -11,6 +12,7 @@ use anyhow::Context;
 use millstream::broker::Broker;
 use millstream::clock::Clock;
 use millstream::query::Counts;
+use millstream::record::Partition;
 use millstream::runtime::{Observer, Parts, Registry, Stepped, StreamThread, StreamsConfig};
 use millstream_rocksdb::memory::MemoryBudget;
 use millstream_rocksdb::state::RocksStores;
@@ -18,6 +20,7 @@ use millstream_rocksdb::state::RocksStores;
 use super::click_log::ClickLog;
 use super::clock::SystemClock;
 use super::threads::Threads;
+use super::unused_state::UnusedState;
 use super::{compatibility, instance, topology};
 use crate::config::Config;
 use crate::metrics::Metrics;
@@ -106,8 +109,19 @@ impl<L: ClickLog> Engine<L> {
         (self.clicks_partitions + shuffled) as usize
     }
 
+    /// The partitions of the store that a task here keeps or is about to.
+    fn kept_partitions(&self) -> BTreeSet<Partition> {
+        let input = if self.config.clicks.keyed_by_ad {
+            self.config.clicks.topic.as_str().into()
+        } else {
+            self.streams.repartition_topic(topology::STORE)
+        };
+        self.registry.tasks().into_iter().filter(|task| task.input.topic == input).map(|task| task.input.partition).collect()
+    }
+
     /// What has to be done now and then, in bounded pieces.
     fn upkeep(&self, stop: &AtomicBool) {
+        let mut unused = UnusedState::default();
         while !stop.load(Ordering::Relaxed) {
             if let Err(error) = self.counts.refresh_lag() {
                 tracing::debug!(%error, "the lag could not be looked up");
@@ -121,6 +135,12 @@ impl<L: ClickLog> Engine<L> {
                         break;
                     }
                 }
+            }
+            if L::SHARED
+                && let Err(error) =
+                    unused.delete(&self.stores, &self.kept_partitions(), self.clock.now(), self.config.engine.state_cleanup_delay)
+            {
+                tracing::debug!(%error, "state that is not used any more could not be deleted");
             }
             thread::park_timeout(L::UPKEEP_INTERVAL);
         }

@@ -37,7 +37,11 @@ impl ClickLog for KafkaLog {
 
     fn open(config: &Config, _: &Arc<dyn Clock>, _: &MemoryBudget) -> anyhow::Result<Self> {
         let kafka = config.kafka.as_ref().context("the configuration names no Kafka cluster")?;
-        let broker = KafkaBroker::new(kafka.client_config()?)?;
+        let mut client = kafka.client_config()?;
+        if config.engine.static_membership {
+            client = client.with_static_membership();
+        }
+        let broker = KafkaBroker::new(client)?;
         let intake = broker.intake()?;
         Ok(Self { broker: Arc::new(broker), intake })
     }

@@ -11,6 +11,7 @@ mod mill;
 mod stats;
 mod threads;
 mod topology;
+mod unused_state;
 
 use std::future::IntoFuture;
 use std::io::{self, Write};

@@ -6,6 +6,7 @@ use std::time::Duration;
 use kafka_test_server::Cluster;
 use millstream::broker::{Broker, Consumer, FetchedBatch, Polled, TopicSettings, TransactionalProducer};
 use millstream::record::{Offset, Topic};
+use millstream_kafka::{KafkaBroker, KafkaConfig};
 
 use crate::support::{assigned, at, broker, broker_of, poll_until, produce, read_all, texts, tp};
 
@@ -15,9 +16,9 @@ fn a_revoked_partition_is_committed_before_it_moves() {
     let broker = broker();
     let topic: Topic = "moving".into();
     broker.create_topic(&topic, &TopicSettings::kept_for_ever(2)).unwrap();
-    let mut first = broker.subscribe("moving", std::slice::from_ref(&topic)).unwrap();
+    let mut first = broker.subscribe("moving", "member", std::slice::from_ref(&topic)).unwrap();
     let (_, proof) = assigned(&mut first);
-    let mut second = broker.subscribe("moving", std::slice::from_ref(&topic)).unwrap();
+    let mut second = broker.subscribe("moving", "member", std::slice::from_ref(&topic)).unwrap();
     // The new member is polled all the time, as an engine would.
     let heir = thread::spawn(move || {
         let (partitions, _) = assigned(&mut second);
@@ -56,7 +57,7 @@ fn a_member_that_misses_its_polls_is_told_that_it_has_lost_everything() {
     let broker = crate::support::broker_with(cluster, &quick);
     broker.create_topic("missed", &TopicSettings::kept_for_ever(1)).unwrap();
     let from = tp("missed", 0);
-    let mut consumer = broker.subscribe("missed", &["missed".into()]).unwrap();
+    let mut consumer = broker.subscribe("missed", "member", &["missed".into()]).unwrap();
     let (_, old) = assigned(&mut consumer);
     thread::park_timeout(Duration::from_secs(8));
     poll_until(&mut consumer, |polled| matches!(polled, Polled::Lost).then_some(()));
@@ -67,6 +68,30 @@ fn a_member_that_misses_its_polls_is_told_that_it_has_lost_everything() {
     producer.abort().unwrap();
     producer.begin().unwrap();
     producer.send_offsets(&new, &[(from, at(0))]).unwrap();
+    producer.commit().unwrap();
+}
+
+/// The session is longer than the test waits.
+#[test]
+fn a_static_member_that_starts_again_gets_its_partitions_back_at_once() {
+    let properties = [("session.timeout.ms", "45000"), ("heartbeat.interval.ms", "1000")];
+    let properties = properties.map(|(key, value)| (key.to_owned(), value.to_owned()));
+    let config = KafkaConfig::new(Cluster::shared().bootstrap_servers(), properties).unwrap().with_static_membership();
+    let broker = KafkaBroker::new(config).unwrap();
+    broker.create_topic("static", &TopicSettings::kept_for_ever(2)).unwrap();
+    let mut before = broker.subscribe("static", "app-0-0", &["static".into()]).unwrap();
+    let (had, old) = assigned(&mut before);
+    // A static member does not leave: to the group this is a crash.
+    drop(before);
+    let mut after = broker.subscribe("static", "app-0-0", &["static".into()]).unwrap();
+    let (has, new) = assigned(&mut after);
+    assert_eq!(has, had);
+    let mut producer = broker.producer("static").unwrap();
+    producer.begin().unwrap();
+    assert!(producer.send_offsets(&old, &[(tp("static", 0), at(0))]).is_err(), "whoever it was before cannot commit any more");
+    producer.abort().unwrap();
+    producer.begin().unwrap();
+    producer.send_offsets(&new, &[(tp("static", 0), at(0))]).unwrap();
     producer.commit().unwrap();
 }
 
@@ -82,7 +107,7 @@ fn a_consumer_gets_to_the_end_of_a_log_that_ends_without_records() {
     producer.send(&from, &millstream::record::Record::new(None, Some(b"no"), millstream::record::Timestamp(1))).unwrap();
     producer.abort().unwrap();
     let end = broker.log_range(&from, millstream::broker::Isolation::ReadUncommitted).unwrap().end;
-    let mut consumer = broker.subscribe("markers", &["markers".into()]).unwrap();
+    let mut consumer = broker.subscribe("markers", "member", &["markers".into()]).unwrap();
     assigned(&mut consumer);
     consumer.start(&from, Offset(0)).unwrap();
     let mut values = Vec::new();
@@ -105,7 +130,7 @@ fn a_server_that_was_killed_and_is_back_is_found_again() {
     broker.create_topic("back", &TopicSettings::kept_for_ever(1)).unwrap();
     let from = tp("back", 0);
     produce(&broker, &from, &["before"]);
-    let mut consumer = broker.subscribe("back", &["back".into()]).unwrap();
+    let mut consumer = broker.subscribe("back", "member", &["back".into()]).unwrap();
     assigned(&mut consumer);
     consumer.start(&from, Offset(0)).unwrap();
     let mut values = Vec::new();
@@ -147,7 +172,7 @@ fn a_rebalance_at_the_end_of_a_log_skips_nothing() {
     broker.create_topic(&topic, &TopicSettings::kept_for_ever(1)).unwrap();
     let from = tp("skips", 0);
     produce(&broker, &from, &["a"]);
-    let mut consumer = broker.subscribe("skips", std::slice::from_ref(&topic)).unwrap();
+    let mut consumer = broker.subscribe("skips", "member", std::slice::from_ref(&topic)).unwrap();
     assigned(&mut consumer);
     consumer.start(&from, Offset(0)).unwrap();
     let mut values = Vec::new();
@@ -170,7 +195,7 @@ fn a_rebalance_at_the_end_of_a_log_skips_nothing() {
     read_until(0, 1, Offset(2));
     for round in 0..3 {
         // Another member comes, for which there is no partition, and goes: a rebalance each time.
-        let mut other = broker.subscribe("skips", std::slice::from_ref(&topic)).unwrap();
+        let mut other = broker.subscribe("skips", "member", std::slice::from_ref(&topic)).unwrap();
         read_until(1, 0, Offset(0));
         other.leave().unwrap();
         read_until(1, 0, Offset(0));

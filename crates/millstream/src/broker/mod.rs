@@ -44,7 +44,10 @@ pub trait Broker: Send + Sync + 'static {
     fn committed(&self, group: &str, partitions: &[TopicPartition]) -> Result<Vec<Option<CommittedOffset>>, BrokerError>;
 
     /// Joins a group as a member that consumes these topics.
-    fn subscribe(&self, group: &str, topics: &[Topic]) -> Result<Self::Consumer, BrokerError>;
+    ///
+    /// `member` is a name of the member's own, the same after a restart: where the broker can, it then gives the partitions back that the
+    /// member had, at once.
+    fn subscribe(&self, group: &str, member: &str, topics: &[Topic]) -> Result<Self::Consumer, BrokerError>;
 
     /// A producer of that transactional id. Ends an open transaction of its predecessor and fences it: whatever the
     /// predecessor still tries fails with [`ErrorKind::Fenced`].

@@ -198,7 +198,8 @@ impl<B: Broker> StreamThread<B> {
             self.producer = Some(self.broker.producer(&self.transactional_id)?);
         }
         if self.consumer.is_none() {
-            self.consumer = Some(self.broker.subscribe(&self.config.application_id, &plan.subscription())?);
+            self.consumer =
+                Some(self.broker.subscribe(&self.config.application_id, &self.transactional_id, &plan.subscription())?);
         }
         Ok(())
     }

@@ -200,7 +200,7 @@ fn records_come_back_as_they_were<B: Broker>(broker: &B) {
 
 fn offsets_carry_metadata<B: Broker>(broker: &B, place: Place) {
     broker.create_topic("metadata", &TopicSettings::kept_for_ever(2)).unwrap();
-    let mut consumer = broker.subscribe("metadata", &["metadata".into()]).unwrap();
+    let mut consumer = broker.subscribe("metadata", "member", &["metadata".into()]).unwrap();
     let (partitions, group) = assigned(&mut consumer);
     assert_eq!(partitions, [tp("metadata", 0), tp("metadata", 1)]);
     assert_eq!(broker.committed("metadata", &partitions).unwrap(), [None, None]);
@@ -234,10 +234,10 @@ fn a_new_producer_fences_the_old<B: Broker>(broker: &B) {
 fn partitions_pass_from_hand_to_hand<B: Broker>(broker: &B, place: Place) {
     let topic: Topic = "hands".into();
     broker.create_topic(&topic, &TopicSettings::kept_for_ever(4)).unwrap();
-    let mut first = broker.subscribe("hands", std::slice::from_ref(&topic)).unwrap();
+    let mut first = broker.subscribe("hands", "member", std::slice::from_ref(&topic)).unwrap();
     let (all, proof) = assigned(&mut first);
     assert_eq!(all.len(), 4);
-    let mut second = broker.subscribe("hands", &[topic]).unwrap();
+    let mut second = broker.subscribe("hands", "member", &[topic]).unwrap();
     assert!(brings_nothing(&mut second), "not before they were given up");
     let (going, proof) = revoked(&mut first, proof);
     assert_eq!(going.len(), 2, "half of them, and no more");
@@ -279,7 +279,7 @@ fn partitions_pass_from_hand_to_hand<B: Broker>(broker: &B, place: Place) {
 
 fn a_member_that_left_cannot_commit<B: Broker>(broker: &B, place: Place) {
     broker.create_topic("left", &TopicSettings::kept_for_ever(1)).unwrap();
-    let mut consumer = broker.subscribe("left", &["left".into()]).unwrap();
+    let mut consumer = broker.subscribe("left", "member", &["left".into()]).unwrap();
     let (partitions, proof) = assigned(&mut consumer);
     let mut producer = broker.producer("left").unwrap();
     producer.begin().unwrap();
@@ -302,7 +302,7 @@ fn a_rewound_partition_is_read_again<B: Broker>(broker: &B) {
     broker.create_topic("rewound", &TopicSettings::kept_for_ever(1)).unwrap();
     let from = tp("rewound", 0);
     produce(broker, &from, &["a", "b", "c"]);
-    let mut consumer = broker.subscribe("rewound", &["rewound".into()]).unwrap();
+    let mut consumer = broker.subscribe("rewound", "member", &["rewound".into()]).unwrap();
     assigned(&mut consumer);
     assert!(matches!(consumer.poll(Duration::ZERO).unwrap(), Polled::Nothing), "nothing before it is started");
     let batch = |consumer: &mut B::Consumer| match event(consumer) {
@@ -343,7 +343,7 @@ fn fetches_take_turns<B: Broker>(broker: &B) {
     for partition in 0..2 {
         produce(broker, &tp("turns", partition), &[&large, &large, &large, &large, &large, &large]);
     }
-    let mut consumer = broker.subscribe("turns", &["turns".into()]).unwrap();
+    let mut consumer = broker.subscribe("turns", "member", &["turns".into()]).unwrap();
     let (partitions, _) = assigned(&mut consumer);
     for partition in &partitions {
         consumer.start(partition, Offset(0)).unwrap();

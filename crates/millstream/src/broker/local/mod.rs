@@ -201,7 +201,7 @@ impl<S: LogStorage> Broker for LocalBroker<S> {
         Ok(partitions.iter().map(|partition| offsets.get(partition).cloned()).collect())
     }
 
-    fn subscribe(&self, group: &str, topics: &[Topic]) -> Result<Self::Consumer, BrokerError> {
+    fn subscribe(&self, group: &str, _: &str, topics: &[Topic]) -> Result<Self::Consumer, BrokerError> {
         LocalConsumer::join(self.shared.clone(), group, topics)
     }
 

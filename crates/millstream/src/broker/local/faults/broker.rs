@@ -132,9 +132,9 @@ impl Broker for FaultyBroker {
         self.call(Call::Committed, |broker| broker.committed(group, partitions))
     }
 
-    fn subscribe(&self, group: &str, topics: &[Topic]) -> Result<FaultyConsumer, BrokerError> {
+    fn subscribe(&self, group: &str, member: &str, topics: &[Topic]) -> Result<FaultyConsumer, BrokerError> {
         let fault = self.before(Call::Subscribe)?;
-        let consumer = FaultyConsumer::new(self.clone(), group, self.broker.subscribe(group, topics)?);
+        let consumer = FaultyConsumer::new(self.clone(), group, self.broker.subscribe(group, member, topics)?);
         self.after(fault)?;
         Ok(consumer)
     }
