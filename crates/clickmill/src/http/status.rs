@@ -67,4 +67,8 @@ pub struct RestoreProgress {
     pub position: i64,
     /// Where it ends.
     pub end: i64,
+    /// How many records a second it has restored so far; null before there is something to reckon with.
+    pub records_per_second: Option<u64>,
+    /// How long it will take yet; null before there is something to reckon with.
+    pub seconds_left: Option<u64>,
 }

@@ -31,6 +31,8 @@ pub struct EngineTotals {
     pub partitions: Vec<PartitionTotals>,
     /// The tasks that are restoring.
     pub restores: Vec<RestoreTotals>,
+    /// Changelog records that restores have replayed.
+    pub replayed: u64,
     /// What RocksDB holds, by part, such as `sst` or `memtables`, in bytes.
     pub rocksdb_sizes: Vec<(Cow<'static, str>, u64)>,
     /// Blocks found in RocksDB's cache.
@@ -85,6 +87,7 @@ impl Collector for EngineCollector {
         gauges(&mut encoder, names::RESTORE_REMAINING, remaining)?;
         let restored = totals.restores.iter().map(|r| ([(names::TASK, r.task.as_str())], r.restored as f64));
         gauges(&mut encoder, names::RESTORED, restored)?;
+        counter(&mut encoder, names::REPLAYED, totals.replayed)?;
         let sizes = totals.rocksdb_sizes.iter().map(|(part, bytes)| ([(names::PART, part.as_ref())], *bytes as f64));
         gauges(&mut encoder, names::ROCKSDB_SIZE, sizes)?;
         counter(&mut encoder, names::ROCKSDB_CACHE_HITS, totals.rocksdb_cache_hits)?;

@@ -119,6 +119,7 @@ mod tests {
                 late: 2,
                 dead_lettered: vec![("ad_id_missing".into(), 1)],
                 partitions: vec![PartitionTotals { topic: "clicks".into(), partition: 3, lag: 7, stream_time_ms: Some(1_500) }],
+                replayed: 25,
                 restores: vec![RestoreTotals { task: "1_3".into(), restored: 40, remaining: 60 }],
                 rocksdb_sizes: vec![("sst".into(), 4_096)],
                 rocksdb_cache_hits: 5,
@@ -152,6 +153,7 @@ mod tests {
             "clickmill_stream_time_seconds{topic=\"clicks\",partition=\"3\"} 1.5",
             "clickmill_restore_remaining_records{task=\"1_3\"} 60.0",
             "clickmill_restore_restored_records{task=\"1_3\"} 40.0",
+            "clickmill_restore_replayed_records_total 25",
             "clickmill_rocksdb_size_bytes{part=\"sst\"} 4096.0",
             "clickmill_rocksdb_block_cache_hits_total 5",
             "clickmill_rocksdb_block_cache_misses_total 1",
@@ -190,7 +192,7 @@ mod tests {
                 assert!(name.strip_prefix(metric).is_some_and(|suffix| suffixes.contains(&suffix)), "{line} under {metric}");
             }
         }
-        assert_eq!(described.len(), 16, "{text}");
+        assert_eq!(described.len(), 17, "{text}");
         assert!(text.ends_with('\n') && text.contains("clickmill_clicks_accepted_total 3\n"));
     }
 }

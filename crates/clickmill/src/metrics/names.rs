@@ -43,6 +43,8 @@ pub(super) const STREAM_TIME: Name =
 pub(super) const RESTORE_REMAINING: Name =
     name("clickmill_restore_remaining_records", "Changelog offsets that a restoring task has still to read");
 pub(super) const RESTORED: Name = name("clickmill_restore_restored_records", "Changelog offsets that a restoring task has read");
+pub(super) const REPLAYED: Name =
+    name("clickmill_restore_replayed_records", "Changelog records that restores have replayed since the process started");
 pub(super) const ROCKSDB_SIZE: Name =
     name("clickmill_rocksdb_size_bytes", "Bytes that RocksDB holds on disk and in memory, by part");
 pub(super) const ROCKSDB_CACHE_HITS: Name = name("clickmill_rocksdb_block_cache_hits", "Blocks that RocksDB found in its cache");

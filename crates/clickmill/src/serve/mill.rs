@@ -44,6 +44,8 @@ impl<L: ClickLog> EngineMill<L> {
                 start: restore.from.0,
                 position: restore.position.0,
                 end: restore.end.0,
+                records_per_second: restore.records_per_second(),
+                seconds_left: restore.time_left().map(|left| left.as_secs()),
             }),
             trouble: task.trouble,
         }

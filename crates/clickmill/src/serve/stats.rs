@@ -26,6 +26,7 @@ impl<L: ClickLog> EngineStats for Totals<L> {
             late: records.late,
             dead_lettered: records.dead_lettered.iter().map(|(reason, count)| (label(reason), *count)).collect(),
             partitions: tasks.iter().map(|task| partition(engine, task)).collect(),
+            replayed: engine.registry.restored_records(),
             restores: tasks.iter().filter_map(restore).collect(),
             rocksdb_sizes: vec![
                 ("budget".into(), statistics.budget_bytes as u64),

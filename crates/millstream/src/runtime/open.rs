@@ -76,7 +76,7 @@ impl<B: Broker> StreamThread<B> {
             }
             Phase::Restoring(restoration, _) => {
                 if !restoration.is_complete() {
-                    if let Err(error) = restoration.advance(max_wait.min(RESTORE_WAIT)) {
+                    if let Err(error) = restoration.advance(max_wait.min(RESTORE_WAIT), &*self.clock) {
                         // What was read and not applied is to be read again, from where the store and the changelog are now.
                         self.set_phase(input, Phase::Opening);
                         let is_cut = |e: &TaskError| matches!(e, TaskError::Broker(e) if e.kind() == ErrorKind::OffsetOutOfRange);
@@ -157,6 +157,7 @@ impl<B: Broker> StreamThread<B> {
             },
             changelog: TopicPartition::new(kept.changelog.clone(), input.partition),
             grouping: kept.spec.grouping.clone(),
+            now: self.clock.now(),
         })?;
         self.set_phase(input, Phase::Restoring(Box::new(restoration), committed));
         self.publish_restoring(input);
@@ -186,6 +187,7 @@ impl<B: Broker> StreamThread<B> {
         let Phase::Restoring(restoration, committed) = std::mem::replace(&mut slot.phase, Phase::Opening) else { return Ok(()) };
         let progress = restoration.progress();
         tracing::info!(task = %slot.id, records = progress.records, position = %progress.position, "the store is restored");
+        self.registry.count_restored(progress.records);
         let store = restoration.finish();
         let start = self.broker.log_range(input, Isolation::ReadCommitted)?.start;
         let task: Box<dyn StreamTask> = match &subtopology.kind {

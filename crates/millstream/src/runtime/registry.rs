@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use crate::record::{Offset, Partition, Timestamp, TopicPartition};
 use crate::store::StateStore;
@@ -25,6 +26,8 @@ struct Inner {
     damaged: BTreeSet<(Arc<str>, Partition)>,
     /// The threads that the group has told what is theirs.
     members: BTreeSet<usize>,
+    /// Changelog records that were replayed, all restores together.
+    restored: u64,
 }
 
 /// A task of this instance.
@@ -57,6 +60,22 @@ pub struct RestoreProgress {
     pub end: Offset,
     /// How many records it has read.
     pub records: u64,
+    /// How long it has taken so far.
+    pub elapsed: Duration,
+}
+
+impl RestoreProgress {
+    /// Records a second; none before there is something to reckon with.
+    pub fn records_per_second(&self) -> Option<u64> {
+        let seconds = self.elapsed.as_secs_f64();
+        (seconds > 0.0 && self.records > 0).then(|| (self.records as f64 / seconds) as u64)
+    }
+
+    /// How long it will take yet, if it goes on as so far.
+    pub fn time_left(&self) -> Option<Duration> {
+        let (done, left) = (self.position.0 - self.from.0, (self.end.0 - self.position.0).max(0));
+        (done > 0).then(|| self.elapsed.mul_f64(left as f64 / done as f64))
+    }
 }
 
 /// A store that can be queried.
@@ -86,6 +105,11 @@ impl Registry {
         self.lock().records.clone()
     }
 
+    /// How many changelog records this instance has replayed since it started, by restores that are done.
+    pub fn restored_records(&self) -> u64 {
+        self.lock().restored
+    }
+
     /// Whether this instance has so many tasks, and all of them run. While tasks go over between threads there are fewer.
     pub fn is_running(&self, tasks: usize) -> bool {
         let inner = self.lock();
@@ -111,6 +135,10 @@ impl Registry {
         } else {
             inner.members.remove(&self.thread)
         };
+    }
+
+    pub(crate) fn count_restored(&self, records: u64) {
+        self.lock().restored += records;
     }
 
     pub(crate) fn count(&self, records: &RecordCounters) {
@@ -168,6 +196,21 @@ impl Registry {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_restore_says_how_long_it_will_take_yet() {
+        let restore = |position, records, seconds| RestoreProgress {
+            from: Offset(100),
+            position: Offset(position),
+            end: Offset(500),
+            records,
+            elapsed: Duration::from_secs(seconds),
+        };
+        assert_eq!((restore(100, 0, 0).records_per_second(), restore(100, 0, 0).time_left()), (None, None));
+        assert_eq!(restore(200, 80, 2).records_per_second(), Some(40));
+        assert_eq!(restore(200, 80, 2).time_left(), Some(Duration::from_secs(6)));
+        assert_eq!(restore(600, 80, 2).time_left(), Some(Duration::ZERO));
+    }
 
     #[test]
     fn tasks_that_are_missing_do_not_run() {

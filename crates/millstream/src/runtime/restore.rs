@@ -6,12 +6,16 @@ use std::time::Duration;
 
 use super::registry::RestoreProgress;
 use crate::broker::{Broker, BrokerError, ErrorKind, FetchedBatch, Isolation, LogReader};
+use crate::clock::Clock;
 use crate::record::{Offset, Record, Timestamp, TopicPartition};
 use crate::serdes::WindowedKey;
 use crate::store::window_store::{WindowChange, WindowStore};
 use crate::store::{Space, StateStore, StoreBatch, StoreIdentity, StoreProvider, row};
 use crate::task::counted_with::CountedWith;
 use crate::task::{Grouping, TaskError};
+
+/// How often a restore says in the log how far it is.
+const TELL_INTERVAL: Duration = Duration::from_secs(5);
 
 /// A store being restored.
 pub(crate) struct Restoration<B: Broker> {
@@ -20,6 +24,8 @@ pub(crate) struct Restoration<B: Broker> {
     grouping: Arc<dyn Grouping>,
     changelog: TopicPartition,
     progress: RestoreProgress,
+    began: Timestamp,
+    told: Timestamp,
 }
 
 /// What a restore begins from.
@@ -30,12 +36,13 @@ pub(crate) struct RestoreFrom<'a, B: Broker> {
     pub(crate) identity: StoreIdentity,
     pub(crate) changelog: TopicPartition,
     pub(crate) grouping: Arc<dyn Grouping>,
+    pub(crate) now: Timestamp,
 }
 
 impl<B: Broker> Restoration<B> {
     /// Opens the store, throws it away where it belongs to another log or is garbled, and finds where to read on.
     pub(crate) fn begin(from: RestoreFrom<'_, B>) -> Result<Self, TaskError> {
-        let RestoreFrom { broker, changelog, grouping, .. } = &from;
+        let RestoreFrom { broker, changelog, grouping, now, .. } = &from;
         // The high watermark: a transaction that is still open there is waited for, whoever left it.
         let log = broker.log_range(changelog, Isolation::ReadUncommitted)?;
         let mut store = open_or_rebuild(&from, log.start, log.end)?;
@@ -47,8 +54,8 @@ impl<B: Broker> Restoration<B> {
             }
         };
         let reader = broker.reader(changelog, position)?;
-        let progress = RestoreProgress { from: position, position, end: log.end, records: 0 };
-        Ok(Self { store, reader, grouping: grouping.clone(), changelog: changelog.clone(), progress })
+        let progress = RestoreProgress { from: position, position, end: log.end, records: 0, elapsed: Duration::ZERO };
+        Ok(Self { store, reader, grouping: grouping.clone(), changelog: changelog.clone(), progress, began: *now, told: *now })
     }
 
     pub(crate) fn progress(&self) -> RestoreProgress {
@@ -68,8 +75,25 @@ impl<B: Broker> Restoration<B> {
         self.store
     }
 
-    /// Reads and applies one batch.
-    pub(crate) fn advance(&mut self, max_wait: Duration) -> Result<(), TaskError> {
+    /// Reads and applies one batch, and says now and then how far it is.
+    pub(crate) fn advance(&mut self, max_wait: Duration, clock: &dyn Clock) -> Result<(), TaskError> {
+        self.read_batch(max_wait)?;
+        let now = clock.now();
+        let since = |then: Timestamp| Duration::from_millis(now.0.saturating_sub(then.0).max(0) as u64);
+        self.progress.elapsed = since(self.began);
+        if since(self.told) >= TELL_INTERVAL {
+            self.told = now;
+            let RestoreProgress { position, end, records, .. } = self.progress;
+            let (rate, left) = (self.progress.records_per_second(), self.progress.time_left());
+            tracing::info!(
+                changelog = %self.changelog, records, %position, %end, records_per_second = rate,
+                seconds_left = left.map(|left| left.as_secs()), "a store is being restored"
+            );
+        }
+        Ok(())
+    }
+
+    fn read_batch(&mut self, max_wait: Duration) -> Result<(), TaskError> {
         let Some(batch) = self.reader.read(max_wait)? else {
             // Offsets at the end may hold no record: the reader's position passes them.
             self.progress.position = self.progress.position.max(self.reader.position());

@@ -187,7 +187,13 @@ impl Mill for FakeMill {
 }
 
 fn task(task: &str, state: &str) -> TaskStatus {
-    let restore = (state == "restoring").then_some(RestoreProgress { start: 0, position: 40, end: 100 });
+    let restore = (state == "restoring").then_some(RestoreProgress {
+        start: 0,
+        position: 40,
+        end: 100,
+        records_per_second: Some(20),
+        seconds_left: None,
+    });
     TaskStatus {
         task: task.into(),
         state: state.into(),

@@ -37,7 +37,10 @@ async fn health_readiness_and_cluster() {
 
     let waiting = Api::failing(Faults { not_ready: true, ..Faults::default() });
     let problem = waiting.get("/readyz").await.problem(503, "not-ready");
-    assert_eq!(problem["tasks"][1]["restore"], json!({"start": 0, "position": 40, "end": 100}));
+    assert_eq!(
+        problem["tasks"][1]["restore"],
+        json!({"start": 0, "position": 40, "end": 100, "records_per_second": 20, "seconds_left": null})
+    );
     assert_eq!(problem["detail"], "tasks not running: 1_0");
     assert_eq!(waiting.get("/healthz").await.status, 200);
 }
