@@ -110,6 +110,10 @@ impl KafkaBroker {
             if kind(&failure) != ErrorKind::Retry || began.elapsed() > PATIENCE {
                 return Err(broker_error(operation, subject, &failure));
             }
+            if is_stale(failure.code) {
+                // librdkafka goes by the leaders that it knows until it is told to look again. Where that fails, the next attempt does too.
+                let _ = self.shared.admin.client().fetch_metadata(None, REQUEST_TIMEOUT);
+            }
             std::thread::park_timeout(Duration::from_millis(20));
         }
     }
@@ -157,6 +161,11 @@ impl KafkaBroker {
             _ => error,
         }
     }
+}
+
+/// Whether the request went to a broker that does not lead the partition any more.
+fn is_stale(code: Code) -> bool {
+    matches!(code, Code::FencedLeaderEpoch | Code::UnknownLeaderEpoch | Code::NotLeaderForPartition | Code::LeaderNotAvailable)
 }
 
 impl Broker for KafkaBroker {
