@@ -7,10 +7,13 @@
 mod admin;
 mod configs;
 mod failure;
+mod groups;
 mod membership;
 mod message;
+mod offsets;
 mod queue;
 mod topic;
+mod topics;
 mod transaction;
 
 use std::ffi::{CStr, CString, c_char};
@@ -18,8 +21,10 @@ use std::time::Duration;
 
 pub(crate) use admin::{Admin, End, NewTopic};
 pub(crate) use failure::Failure;
+pub(crate) use groups::Member;
 pub(crate) use membership::{Membership, membership};
 pub(crate) use message::Message;
+pub(crate) use offsets::At;
 pub(crate) use queue::{KeepAlive, Queue};
 pub(crate) use topic::Consumption;
 pub(crate) use transaction::{commit_transaction, flush, send_offsets};
