@@ -2,6 +2,7 @@
 
 mod commit;
 mod config;
+mod drain;
 mod first_start;
 mod idle;
 mod join;
@@ -12,5 +13,6 @@ mod restore;
 mod thread;
 
 pub use config::StreamsConfig;
+pub use drain::Draining;
 pub use registry::{Registry, RestoreProgress, TaskStatus};
 pub use thread::{Observer, Parts, Stepped, StreamThread, StreamsError};
