@@ -74,8 +74,8 @@ impl App {
         format!("{}-{end}", self.name)
     }
 
-    /// Writes that many clicks a partition, each of an ad that has the number of its turn, with that timestamp of their records.
-    fn write_clicks(&self, count: u32, written_at: i64) {
+    /// Writes that many clicks a partition, with that timestamp of their records.
+    fn write_clicks(&self, count: u32, record_time: i64) {
         let mut producer = self.broker.producer(&self.topic("clicks-producer")).unwrap();
         producer.begin().unwrap();
         for number in 0..count {
@@ -83,7 +83,7 @@ impl App {
             let click = format!(r#"{{"ad_id": "ad-{}", "timestamp": {time}}}"#, number % 7);
             for partition in 0..PARTITIONS {
                 let to = TopicPartition::new(self.topic("clicks"), Partition(partition));
-                producer.send(&to, &Record::new(None, Some(click.as_bytes()), Timestamp(written_at))).unwrap();
+                producer.send(&to, &Record::new(None, Some(click.as_bytes()), Timestamp(record_time))).unwrap();
             }
         }
         producer.commit().unwrap();
