@@ -73,30 +73,40 @@ pub struct Survey {
 /// # Errors
 /// Where the cluster cannot be asked.
 pub fn survey(broker: &KafkaBroker, config: &Config) -> anyhow::Result<Survey> {
-    let mut found = Vec::new();
+    let mut seen = Vec::new();
     for topic in topics_of(config) {
         let partitions = broker.describe_topic(&topic.name)?.map(|described| described.partitions);
         let settings = partitions.map(|_| broker.topic_config(&topic.name)).transpose()?;
-        found.push((topic, partitions, settings));
+        seen.push(Seen { topic, partitions, settings });
     }
-    Ok(survey_of(config, &found))
+    Ok(survey_of(config, &seen))
 }
 
-fn survey_of(config: &Config, found: &[(AppTopic, Option<u32>, Option<Found>)]) -> Survey {
-    let clicks = found.first().and_then(|(_, _, settings)| settings.as_ref());
-    let expected: Vec<_> = found.iter().map(|(topic, _, _)| expected(topic, config, clicks)).collect();
-    let report =
-        |((topic, partitions, settings), expected): (&(AppTopic, Option<u32>, Option<Found>), &Vec<Expected>)| TopicReport {
-            name: topic.name.to_string(),
-            role: topic.role,
-            partitions: *partitions,
-            settings: settings.iter().flat_map(|found| compare(topic.role, expected, found)).collect(),
-            problems: Vec::new(),
-        };
-    let topics = found.iter().zip(&expected).map(report).collect();
+/// A topic as it was found.
+struct Seen {
+    topic: AppTopic,
+    partitions: Option<u32>,
+    settings: Option<Found>,
+}
+
+fn survey_of(config: &Config, seen: &[Seen]) -> Survey {
+    let clicks = seen.first().and_then(|clicks| clicks.settings.as_ref());
+    let expected: Vec<_> = seen.iter().map(|seen| expected(&seen.topic, config, clicks)).collect();
+    let topics = seen.iter().zip(&expected).map(|(seen, expected)| report(seen, expected)).collect();
     let mut survey = Survey { application_id: config.engine.application_id.clone(), topics, expected };
     survey.find_problems(config);
     survey
+}
+
+fn report(seen: &Seen, expected: &[Expected]) -> TopicReport {
+    let Seen { topic, partitions, settings } = seen;
+    TopicReport {
+        name: topic.name.to_string(),
+        role: topic.role,
+        partitions: *partitions,
+        settings: settings.iter().flat_map(|found| compare(topic.role, expected, found)).collect(),
+        problems: Vec::new(),
+    }
 }
 
 fn compare(role: Role, expected: &[Expected], found: &Found) -> Vec<SettingReport> {

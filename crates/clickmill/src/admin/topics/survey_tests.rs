@@ -17,7 +17,7 @@ fn surveyed(config: &Config, change: impl Fn(Role, &mut Option<u32>, &mut Found)
         }
         let mut partitions = Some(4);
         change(topic.role, &mut partitions, &mut found);
-        (topic, partitions, partitions.map(|_| found))
+        Seen { settings: partitions.map(|_| found), topic, partitions }
     };
     survey_of(config, &topics_of(config).into_iter().map(as_created).collect::<Vec<_>>())
 }
