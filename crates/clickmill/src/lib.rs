@@ -1,5 +1,6 @@
 //! Clickmill: counts ad clicks as they happen, exactly once, and answers over HTTP.
 
+pub mod admin;
 pub mod cli;
 pub mod click;
 pub mod client;

@@ -125,3 +125,20 @@ fn a_reader_that_has_seen_enough_is_no_failure() {
     assert_eq!(&first, b"{\"click_id\":");
     assert!(generate.wait().expect("ended").success());
 }
+
+#[test]
+fn what_is_for_kafka_alone_says_so() {
+    for (arguments, way_out) in [
+        (["topics"].as_slice(), "the embedded broker keeps its topics as the configuration says"),
+        (&["reset"], "count under another engine.application_id instead"),
+        (&["reset", "--accept-gap", "--execute"], "count under another engine.application_id instead"),
+        (&["drain"], "there is nothing to drain it for"),
+    ] {
+        let reason = refused(arguments, &[], 2);
+        assert!(reason.starts_with("no Kafka cluster is configured") && reason.contains(way_out), "{reason}");
+    }
+    let reason = refused(&["reset", "--to-datetime", "yesterday"], &[], 2);
+    assert!(reason.contains("accepted is RFC 3339"), "{reason}");
+    assert!(refused(&["reset", "--to-latest", "--to-earliest"], &[], 2).contains("cannot be used with"));
+    assert!(refused(&["topics", "--kafka", "x:9092", "--fixx"], &[], 2).contains("--fix"));
+}

@@ -1,5 +1,9 @@
 //! The broker: what the engine asks of a cluster.
 
+mod administration;
+
+pub use administration::GroupMember;
+
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -216,6 +220,10 @@ impl Broker for KafkaBroker {
             Ok(LogRange { start, end: end.max(start) })
         };
         range().map_err(|error: BrokerError| self.unknown(partition, error))
+    }
+
+    fn log_ranges(&self, partitions: &[TopicPartition], isolation: Isolation) -> Result<Vec<LogRange>, BrokerError> {
+        self.ranges(partitions, isolation)
     }
 
     fn delete_records(&self, partition: &TopicPartition, before: Offset) -> Result<(), BrokerError> {

@@ -184,7 +184,7 @@ impl std::fmt::Debug for KafkaConfig {
 }
 
 fn is_secret(key: &str) -> bool {
-    ["password", "secret", "pem", "jaas", "key.string"].iter().any(|part| key.contains(part))
+    ["password", "passphrase", "secret", "pem", "jaas", "key.string", "oauthbearer.config"].iter().any(|part| key.contains(part))
 }
 
 /// A broker that is back is found within a second.

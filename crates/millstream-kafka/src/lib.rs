@@ -23,7 +23,7 @@ mod rebalances;
 mod settings;
 
 pub use batch::KafkaBatch;
-pub use broker::KafkaBroker;
+pub use broker::{GroupMember, KafkaBroker};
 pub use config::{ConfigError, KafkaConfig};
 pub use consumer::KafkaConsumer;
 pub use intake::{KafkaIntake, Outcome};

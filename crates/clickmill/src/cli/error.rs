@@ -5,6 +5,7 @@ use std::io;
 use crate::client::ClientError;
 use crate::config::ConfigError;
 use crate::load::LoadError;
+use crate::serve::Misconfigured;
 
 #[derive(Debug, thiserror::Error)]
 pub(super) enum CommandError {
@@ -21,7 +22,17 @@ pub(super) enum CommandError {
     #[error("cannot write: {0}")]
     Output(#[from] io::Error),
     #[error("{0:#}")]
-    Other(#[from] anyhow::Error),
+    Other(anyhow::Error),
+}
+
+/// A configuration that does not fit what is there is a matter of usage.
+impl From<anyhow::Error> for CommandError {
+    fn from(error: anyhow::Error) -> Self {
+        match error.downcast::<Misconfigured>() {
+            Ok(misconfigured) => CommandError::Usage(misconfigured.to_string()),
+            Err(other) => CommandError::Other(other),
+        }
+    }
 }
 
 impl CommandError {

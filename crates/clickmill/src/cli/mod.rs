@@ -3,15 +3,18 @@
 mod ad;
 mod completions;
 mod config;
+mod drain;
 mod error;
 mod generate;
 mod load;
 mod progress;
+mod reset;
 mod serve;
 mod server;
 mod status;
 mod table;
 mod top;
+mod topics;
 
 use std::ffi::OsString;
 use std::io::{self, ErrorKind, Write};
@@ -51,6 +54,9 @@ enum Command {
     Top(top::TopArgs),
     Ad(ad::AdArgs),
     Status(status::StatusArgs),
+    Topics(topics::TopicsArgs),
+    Reset(reset::ResetArgs),
+    Drain(drain::DrainArgs),
     Config(config::ConfigArgs),
     Completions(completions::CompletionsArgs),
 }
@@ -81,6 +87,9 @@ fn run(command: Command) -> Result<(), CommandError> {
         Command::Top(args) => top::run(&args),
         Command::Ad(args) => ad::run(&args),
         Command::Status(args) => status::run(&args),
+        Command::Topics(args) => topics::run(args),
+        Command::Reset(args) => reset::run(args),
+        Command::Drain(args) => drain::run(args),
         Command::Config(args) => config::run(args),
         Command::Completions(args) => completions::run(&args),
     }

@@ -6,7 +6,6 @@ use std::path::PathBuf;
 use clap::Args;
 
 use crate::config::{Config, FlagValue, LogFormat, Sources};
-use crate::serve::Misconfigured;
 use crate::{logging, serve};
 
 use super::error::CommandError;
@@ -27,7 +26,7 @@ pub(super) struct ServeArgs {
     options: OptionArgs,
 }
 
-/// The flags that set options, the same for `serve` and `config`.
+/// The flags that set options, the same for every command that takes a configuration.
 #[derive(Debug, Args)]
 pub(super) struct OptionArgs {
     /// The configuration file, TOML [environment: CLICKMILL_CONFIG]
@@ -97,8 +96,5 @@ impl ServeArgs {
 pub(super) fn run(args: ServeArgs) -> Result<(), CommandError> {
     let config = Config::load(&args.options.into_sources(std::env::vars_os()))?;
     logging::init(&config.log).map_err(anyhow::Error::from)?;
-    serve::run(config).map_err(|error| match error.downcast::<Misconfigured>() {
-        Ok(misconfigured) => CommandError::Usage(misconfigured.to_string()),
-        Err(other) => CommandError::Other(other),
-    })
+    serve::run(config).map_err(CommandError::from)
 }

@@ -48,6 +48,13 @@ fn wrong_usage_is_refused() {
         "clickmill generate --span 1h",
         "clickmill generate --out x --url http://y",
         "clickmill generate --disorder 5",
+        "clickmill topics extra",
+        "clickmill reset --to-latest --to-earliest",
+        "clickmill reset --to-latest --to-datetime 2026-01-01T00:00:00Z",
+        "clickmill reset --to-datetime yesterday",
+        "clickmill reset --accept-gap --to-latest",
+        "clickmill reset --dry-run --execute",
+        "clickmill drain --to-latest",
     ] {
         let error = parse(line).expect_err(line);
         assert!(error.use_stderr() || line == "clickmill", "{line}");

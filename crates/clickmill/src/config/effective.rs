@@ -5,9 +5,10 @@ use std::fmt::Write;
 use serde_json::{Map, Value, json};
 
 use super::options::{self, Kind, OPTIONS, SECTIONS};
+use super::secrets::shown;
 use super::settings::{Setting, Settings};
 
-/// The settings as a TOML file that makes the same configuration, the origin of each value as a comment.
+/// The settings as a TOML file that makes the same configuration, the origin of each value as a comment. Secrets are not shown.
 pub fn to_toml(settings: &Settings) -> String {
     let mut out = String::new();
     for (section, _) in SECTIONS {
@@ -26,11 +27,13 @@ pub fn to_toml(settings: &Settings) -> String {
     out
 }
 
-/// The settings as JSON: for each section and key the value and its origin.
+/// The settings as JSON: for each section and key the value and its origin. Secrets are not shown.
 pub fn to_json(settings: &Settings) -> Value {
     let section = |section: &str| -> Map<String, Value> {
-        let entry =
-            |(name, setting): (String, &Setting)| (name, json!({"value": setting.text, "origin": setting.origin.to_string()}));
+        let entry = |(name, setting): (String, &Setting)| {
+            let value = shown(&name, &setting.text);
+            (name, json!({"value": value, "origin": setting.origin.to_string()}))
+        };
         entries(settings, section).into_iter().map(entry).collect()
     };
     let sections = SECTIONS.iter().map(|(name, _)| ((*name).to_owned(), Value::Object(section(name))));
@@ -47,7 +50,7 @@ fn entries<'s>(settings: &'s Settings, section: &str) -> Vec<(String, &'s Settin
 
 fn toml_line(section: &str, name: &str, setting: &Setting) -> String {
     let kind = options::find(&format!("{section}.{name}")).map_or(Kind::Text, |option| option.kind);
-    let value =
-        if kind.is_bare(&setting.text) { setting.text.clone() } else { toml::Value::from(setting.text.as_str()).to_string() };
+    let text = shown(name, &setting.text);
+    let value = if kind.is_bare(text) { text.to_owned() } else { toml::Value::from(text).to_string() };
     format!("{name} = {value}")
 }

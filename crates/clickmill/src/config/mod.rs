@@ -5,6 +5,7 @@ mod error;
 mod options;
 mod read;
 mod reference;
+mod secrets;
 mod settings;
 mod units;
 mod validate;

@@ -10,6 +10,7 @@ use tracing_subscriber::EnvFilter;
 
 use super::error::ConfigError;
 use super::options::{self, BOOTSTRAP_SERVERS, KAFKA_SECTION, Kind, ROCKSDB_SECTION};
+use super::secrets::shown;
 use super::settings::{Setting, Settings};
 use super::units::{DURATION_FORM, SIZE_FORM, format_size, parse_duration, parse_size};
 use super::{
@@ -234,7 +235,12 @@ impl<'s> Values<'s> {
 }
 
 pub(super) fn invalid(key: &str, setting: &Setting, reason: String) -> ConfigError {
-    ConfigError::Invalid { key: key.to_owned(), value: format!("{:?}", setting.text), origin: setting.origin.clone(), reason }
+    ConfigError::Invalid {
+        key: key.to_owned(),
+        value: format!("{:?}", shown(key, &setting.text)),
+        origin: setting.origin.clone(),
+        reason,
+    }
 }
 
 fn is_name(text: &str, max_length: usize) -> bool {

@@ -16,7 +16,7 @@ Clickmill runs without any configuration. What is set comes from four places; ea
 4. flags, such as `--listen`.
 
 A key that is not known is refused, wherever it is written. `clickmill config` takes the same flags as `clickmill serve`, checks
-everything, and prints the effective configuration with the origin of each value.
+everything, and prints the effective configuration with the origin of each value. Passwords and keys are not shown.
 
 A duration is a whole number with `ms`, `s`, `m`, `h` or `d`; a size is one with `B`, `KiB`, `MiB`, `GiB` or `TiB`.
 

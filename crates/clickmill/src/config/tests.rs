@@ -147,6 +147,21 @@ fn kafka_takes_librdkafkas_properties_but_for_those_of_the_engine() {
 }
 
 #[test]
+fn secrets_are_shown_nowhere() {
+    let file = "[kafka]\nbootstrap.servers = \"x:9092\"\nsasl.password = \"hunter2\"\nssl.key.pem = \"hunter2\"\nsasl.username = \"bob\"\n";
+    let mut written = tempfile::NamedTempFile::new().expect("a temporary file");
+    written.write_all(file.as_bytes()).expect("written");
+    let settings =
+        Settings::collect(&Sources { file: Some(written.path().to_owned()), ..Sources::default() }).expect("known keys");
+    for printed in [to_toml(&settings), to_json(&settings).to_string()] {
+        assert!(!printed.contains("hunter2") && printed.contains("(not shown)") && printed.contains("bob"), "{printed}");
+    }
+    let message =
+        from_file("[kafka]\nbootstrap.servers = \"x:9092\"\nssl.key.passwords = \"hunter2\"\n").expect_err("unknown").to_string();
+    assert!(!message.contains("hunter2") && message.contains("kafka.ssl.key.passwords = (not shown)"), "{message}");
+}
+
+#[test]
 fn rocksdb_takes_typed_options_and_its_own() {
     let config =
         from_file("[rocksdb]\nmax_background_jobs = 4\nbloom_bits_per_key = 9.5\nuse_fsync = true\nttl = 3600\n").expect("taken");

@@ -5,6 +5,7 @@ use millstream_kafka::ConfigError as Refused;
 
 use super::error::ConfigError;
 use super::options::{BOOTSTRAP_SERVERS, KAFKA_SECTION, ROCKSDB_SECTION};
+use super::secrets::shown;
 use super::settings::Settings;
 use super::units::{format_duration, format_size};
 use super::{ClicksConfig, Config};
@@ -107,5 +108,8 @@ fn check_topics(config: &Config, settings: &Settings) -> Result<(), ConfigError>
 
 fn conflict(key: &str, settings: &Settings, reason: String) -> ConfigError {
     let setting = settings.get(key).expect("an option that was read has a value");
-    ConfigError::Conflict { key: key.to_owned(), value: setting.text.clone(), origin: setting.origin.clone(), reason }
+    let value = shown(key, &setting.text);
+    // librdkafka's words may repeat it.
+    let reason = if value == setting.text { reason } else { reason.replace(&setting.text, value) };
+    ConfigError::Conflict { key: key.to_owned(), value: value.to_owned(), origin: setting.origin.clone(), reason }
 }

@@ -26,9 +26,9 @@ use crate::config::Config;
 use crate::metrics::Metrics;
 
 /// How long a thread waits for records at most, and so how soon it sees that it is to stop.
-const LONGEST_POLL: Duration = Duration::from_millis(50);
+pub(super) const LONGEST_POLL: Duration = Duration::from_millis(50);
 /// How long a thread waits before it tries again what the broker or a store could not do.
-const PAUSE: Duration = Duration::from_millis(200);
+pub(super) const PAUSE: Duration = Duration::from_millis(200);
 
 /// What part of the memory RocksDB gets.
 const ROCKSDB_SHARE: usize = 2;
@@ -53,6 +53,15 @@ pub(super) struct Engine<L: ClickLog> {
 impl<L: ClickLog> Engine<L> {
     /// Opens everything that is kept, and creates the topics that are missing.
     pub(super) fn open(config: Config) -> anyhow::Result<Self> {
+        Self::open_with(config, false)
+    }
+
+    /// As [`Engine::open`], for threads that read no clicks and count only what is shuffled already.
+    pub(super) fn open_to_drain(config: Config) -> anyhow::Result<Self> {
+        Self::open_with(config, true)
+    }
+
+    fn open_with(config: Config, drain: bool) -> anyhow::Result<Self> {
         let dir = &config.data.dir;
         std::fs::create_dir_all(dir).with_context(|| format!("cannot create the data directory {}", dir.display()))?;
         let clock: Arc<dyn Clock> = Arc::new(SystemClock);
@@ -62,7 +71,7 @@ impl<L: ClickLog> Engine<L> {
         let state_dir: PathBuf = dir.join("state").join(&config.engine.application_id);
         let stores = Arc::new(RocksStores::new(state_dir, memory, config.rocksdb.clone())?);
         let topology = topology::ad_clicks(&config)?;
-        let streams = streams_config(&config, &instance_id);
+        let streams = StreamsConfig { drain, ..streams_config(&config, &instance_id) };
         compatibility::check(&config, &streams, &**log.broker(), &stores)?;
         let clicks_partitions = log.prepare_clicks_topic(&config)?;
         let registry = Registry::new();
@@ -78,16 +87,7 @@ impl<L: ClickLog> Engine<L> {
     pub(super) fn start(self: &Arc<Self>, metrics: &Arc<Metrics>) -> std::io::Result<Threads> {
         let mut threads = Threads::new();
         for number in 0..thread_count(&self.config) {
-            let parts = Parts {
-                broker: self.log.broker().clone(),
-                topology: self.topology.clone(),
-                config: self.streams.clone(),
-                provider: self.stores.clone(),
-                clock: self.clock.clone(),
-                registry: self.registry.clone(),
-                observer: Arc::new(CommitTimer { metrics: metrics.clone(), began: Mutex::new(None) }),
-            };
-            let thread = StreamThread::new(number, parts);
+            let thread = self.thread(number, Arc::new(CommitTimer { metrics: metrics.clone(), began: Mutex::new(None) }));
             threads.spawn(format!("engine-{number}"), move |stop| count(thread, stop))?;
         }
         let engine = self.clone();
@@ -96,6 +96,20 @@ impl<L: ClickLog> Engine<L> {
             Ok::<_, Infallible>(())
         })?;
         Ok(threads)
+    }
+
+    /// The thread of that number, not yet running.
+    pub(super) fn thread(&self, number: usize, observer: Arc<dyn Observer>) -> StreamThread<L::Broker> {
+        let parts = Parts {
+            broker: self.log.broker().clone(),
+            topology: self.topology.clone(),
+            config: self.streams.clone(),
+            provider: self.stores.clone(),
+            clock: self.clock.clone(),
+            registry: self.registry.clone(),
+            observer,
+        };
+        StreamThread::new(number, parts)
     }
 
     /// Whether all that is this instance's runs. Where the log is its alone, that is every task there is.

@@ -5,7 +5,7 @@ use std::sync::mpsc::{self, Sender};
 use std::time::{Duration, Instant};
 
 use anyhow::Context;
-use millstream::broker::{Broker, BrokerError, ErrorKind};
+use millstream::broker::{BrokerError, ErrorKind};
 use millstream::clock::Clock;
 use millstream::record::{Record, Timestamp, Topic, TopicPartition};
 use millstream::runtime::StreamsConfig;
@@ -13,7 +13,8 @@ use millstream_kafka::{KafkaBroker, KafkaIntake};
 use millstream_rocksdb::memory::MemoryBudget;
 
 use super::click_log::ClickLog;
-use super::{Misconfigured, topology};
+use super::topology;
+use crate::admin::topics;
 use crate::config::{Config, TopicsConfig};
 use crate::http::{AppendError, Appended, Idempotency, IncomingClick};
 
@@ -50,16 +51,19 @@ impl ClickLog for KafkaLog {
         &self.broker
     }
 
-    /// The topic is the cluster's: it is only looked up.
+    /// The topic is the cluster's: it is only looked up. The application's own are created where they are missing; settings that lose
+    /// state are refused.
     fn prepare_clicks_topic(&self, config: &Config) -> anyhow::Result<u32> {
-        let topic = &config.clicks.topic;
-        let found = self.broker.describe_topic(topic)?;
-        let missing = || {
-            Misconfigured(format!(
-                "topic {topic} does not exist: create it, or set clicks.topic to the one that holds the clicks"
-            ))
-        };
-        Ok(found.ok_or_else(missing)?.partitions)
+        let survey = topics::survey(&self.broker, config)?;
+        let partitions = survey.clicks_partitions()?;
+        survey.refuse_loss()?;
+        for created in topics::create_missing(&self.broker, &survey)? {
+            tracing::info!("{created}");
+        }
+        for warning in survey.warnings() {
+            tracing::warn!("{warning}; clickmill topics says more, and clickmill topics --fix sets right what it can");
+        }
+        Ok(partitions)
     }
 
     fn keep_sent_on(&self, config: &Config, streams: &StreamsConfig) -> anyhow::Result<()> {

@@ -3,6 +3,7 @@
 mod click_log;
 mod clock;
 mod compatibility;
+mod drain;
 mod embedded;
 mod engine;
 mod instance;
@@ -24,6 +25,7 @@ use tokio::net::TcpListener;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::oneshot;
 
+pub use drain::{Drained, Draining, drain};
 pub(crate) use topology::closed_topic;
 pub use topology::{STORE, ad_clicks};
 
@@ -44,7 +46,7 @@ const DRAIN_TIME: Duration = Duration::from_secs(10);
 /// A configuration under which the service cannot go on from what it has kept. Nothing was taken in. One line with the way out.
 #[derive(Debug, thiserror::Error)]
 #[error("{0}")]
-pub struct Misconfigured(String);
+pub struct Misconfigured(pub(crate) String);
 
 /// Runs the service until it is told to stop (SIGTERM, Ctrl-C), or cannot go on.
 ///

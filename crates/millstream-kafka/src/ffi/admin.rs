@@ -229,7 +229,7 @@ fn is_unknown(code: RDKafkaErrorCode) -> bool {
 }
 
 /// A list for a request, with an offset for each partition.
-fn native_partitions<'a>(partitions: impl IntoIterator<Item = (&'a TopicPartition, i64)>) -> TopicPartitionList {
+pub(super) fn native_partitions<'a>(partitions: impl IntoIterator<Item = (&'a TopicPartition, i64)>) -> TopicPartitionList {
     let list = TopicPartitionList::new();
     for (partition, offset) in partitions {
         let number = partition.partition.0.try_into().unwrap_or(i32::MAX);
@@ -245,7 +245,9 @@ fn native_partitions<'a>(partitions: impl IntoIterator<Item = (&'a TopicPartitio
 
 /// # Safety
 /// `list` is null or lives, unchanged, for `'a`.
-unsafe fn native_elements<'a>(list: *const sys::rd_kafka_topic_partition_list_t) -> &'a [sys::rd_kafka_topic_partition_t] {
+pub(super) unsafe fn native_elements<'a>(
+    list: *const sys::rd_kafka_topic_partition_list_t,
+) -> &'a [sys::rd_kafka_topic_partition_t] {
     if list.is_null() {
         return &[];
     }

@@ -7,11 +7,14 @@
 mod admin;
 mod configs;
 mod failure;
+mod groups;
 mod membership;
 mod message;
+mod offsets;
 mod position;
 mod queue;
 mod topic;
+mod topics;
 mod transaction;
 
 use std::ffi::{CStr, CString, c_char};
@@ -19,8 +22,10 @@ use std::time::Duration;
 
 pub(crate) use admin::{Admin, End, NewTopic};
 pub(crate) use failure::Failure;
+pub(crate) use groups::Member;
 pub(crate) use membership::{Membership, membership};
 pub(crate) use message::Message;
+pub(crate) use offsets::At;
 pub(crate) use position::position;
 pub(crate) use queue::{KeepAlive, Queue};
 pub(crate) use topic::Consumption;

@@ -23,6 +23,8 @@ pub struct StreamsConfig {
     pub purge_interval: Duration,
     /// After how long without a record a source partition counts as idle; none is never.
     pub idle_timeout: Option<Duration>,
+    /// Whether to count only what lies on the repartition topics: nothing is read of the source topics, and no position there moves.
+    pub drain: bool,
 }
 
 impl StreamsConfig {
@@ -38,6 +40,7 @@ impl StreamsConfig {
             ranked_rows: 1_024,
             purge_interval: Duration::from_secs(30),
             idle_timeout: Some(Duration::from_secs(60)),
+            drain: false,
         }
     }
 

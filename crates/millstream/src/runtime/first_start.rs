@@ -62,7 +62,7 @@ impl<B: Broker> StreamThread<B> {
         }
         Err(TaskError::Stop(format!(
             "group {group} has no committed offset for {input}, though {evidence}: going on would count records twice or leave some \
-             out; give the group its offsets back, or count under another application id"
+             out; give the group its offsets back, reset the application (clickmill reset), or count under another application id"
         )))
     }
 }

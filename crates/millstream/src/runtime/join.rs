@@ -5,6 +5,9 @@
 //!    sends its first watermark, by which they learn of it.
 //! 2. It waits until each has committed that it knows. From then on none closes a window before this partition does.
 //! 3. It takes the largest closed_through that they have reached, commits it, and starts.
+//!
+//! A position that was set from outside (by Kafka Streams, whose place this engine takes, or by a reset) joins in the same way, from
+//! where it is: until every aggregate task has begun, nothing may lie on the repartition topic.
 
 use super::open::{Phase, counted_with, decode_metadata};
 use super::plan::Kind;
@@ -20,17 +23,20 @@ use crate::topology::WindowedSpec;
 pub(super) struct Joining {
     position: SourcePosition,
     announced: bool,
+    /// Others have set the position.
+    foreign: bool,
 }
 
 impl Joining {
-    /// A partition that has announced itself and committed `position`, or has not and begins at `start`.
+    /// A partition that has committed `position`, or begins at `start`. With the first position of its own it has announced itself.
     pub(super) fn new(position: Option<SourcePosition>, start: Offset, spec: &WindowedSpec) -> Self {
-        let announced = position.is_some();
+        let announced = position.as_ref().is_some_and(SourcePosition::is_joining);
+        let foreign = position.is_some() && !announced;
         let first = || {
             let joining = SourcePosition::joining(start);
             SourcePosition { metadata: counted_with(joining.metadata, spec), ..joining }
         };
-        Self { position: position.unwrap_or_else(first), announced }
+        Self { position: position.unwrap_or_else(first), announced, foreign }
     }
 }
 
@@ -42,10 +48,13 @@ impl<B: Broker> StreamThread<B> {
         let Kind::Source { repartition, .. } = &subtopology.kind else { return Ok(false) };
         let Some(aggregates) = self.aggregate_positions(repartition)? else { return Ok(false) };
         let Some(Phase::Joining(joining)) = self.slots.get(input).map(|slot| &slot.phase) else { return Ok(false) };
-        let (position, announced) = (joining.position.clone(), joining.announced);
+        let (position, announced, foreign) = (joining.position.clone(), joining.announced, joining.foreign);
         let source = input.partition;
         if !announced && aggregates.iter().any(|aggregate| aggregate.sources.have_heard(source)) {
-            return self.missing_position(input, &format!("{} has had watermarks of it", repartition.topic)).map(|()| false);
+            return match foreign {
+                true => self.go_on_from_foreign(input, position),
+                false => self.missing_position(input, &format!("{} has had watermarks of it", repartition.topic)).map(|()| false),
+            };
         }
         if aggregates.iter().all(|aggregate| aggregate.sources.know(source)) {
             let reached = aggregates.iter().map(AggregatePosition::closed_through).max().unwrap_or_default();
@@ -58,9 +67,23 @@ impl<B: Broker> StreamThread<B> {
         if announced {
             return Ok(false);
         }
+        let position = if foreign { position.announcing() } else { position };
         self.commit_join(input, repartition, Timestamp(0), &position)?;
-        self.set_phase(input, Phase::Joining(Joining { position, announced: true }));
+        self.set_phase(input, Phase::Joining(Joining { position, announced: true, foreign: false }));
         Ok(true)
+    }
+
+    /// A partition that was counted before, by us, has a position that is not ours. Kafka Streams, which counts to the same changelog,
+    /// says how far event time had come; whoever says nothing does not know what was counted.
+    fn go_on_from_foreign(&mut self, input: &TopicPartition, position: SourcePosition) -> Result<bool, TaskError> {
+        if position.metadata.stream_time.is_some() {
+            return self.start_source(input, position).map(|()| true);
+        }
+        Err(TaskError::Stop(format!(
+            "the committed offset {} of {input} was set from outside while the counts made from that partition are kept: going on would \
+             count records twice or leave some out; reset the application to the offset or time that is wanted (clickmill reset)",
+            position.offset
+        )))
     }
 
     /// What the aggregate tasks have committed; none where one has not committed anything yet.

@@ -3,6 +3,7 @@
 mod commit;
 mod config;
 mod derive;
+mod drain;
 mod first_start;
 mod idle;
 mod join;
@@ -13,5 +14,6 @@ mod restore;
 mod thread;
 
 pub use config::StreamsConfig;
+pub use drain::Draining;
 pub use registry::{Registry, RestoreProgress, TaskStatus};
 pub use thread::{Observer, Parts, Stepped, StreamThread, StreamsError};

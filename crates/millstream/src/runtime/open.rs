@@ -11,7 +11,7 @@ use super::thread::StreamThread;
 use crate::broker::{Broker, CommittedOffset, Consumer, ErrorKind, Isolation};
 use crate::record::TopicPartition;
 use crate::store::{FORMAT, StoreIdentity};
-use crate::task::aggregate::{AggregatePosition, AggregateTask};
+use crate::task::aggregate::{AggregatePosition, AggregateTask, Sources};
 use crate::task::aggregate_state::{AggregateState, Output};
 use crate::task::closing::Closing;
 use crate::task::fused::FusedTask;
@@ -52,7 +52,7 @@ impl<B: Broker> StreamThread<B> {
     /// Brings each task that does not run yet one step nearer to it. Says whether any has moved.
     pub(super) fn advance_tasks(&mut self, max_wait: Duration) -> Result<bool, TaskError> {
         let waiting = self.slots.iter().filter(|(_, slot)| !matches!(slot.phase, Phase::Running(_)));
-        let inputs: Vec<_> = waiting.map(|(input, _)| input.clone()).collect();
+        let inputs: Vec<_> = waiting.map(|(input, _)| input.clone()).filter(|input| !self.is_left_alone(input)).collect();
         let mut advanced = false;
         for input in inputs {
             match self.advance_task(&input, max_wait) {
@@ -108,7 +108,7 @@ impl<B: Broker> StreamThread<B> {
             Kind::Source { spec, .. } => {
                 let position = committed.map(|committed| source_position(&committed, spec)).transpose()?;
                 match position {
-                    Some(position) if !position.is_joining() => self.start_source(input, position),
+                    Some(position) if position.has_joined() => self.start_source(input, position),
                     position => {
                         self.set_phase(input, Phase::Joining(Joining::new(position, log.start, spec)));
                         Ok(())
@@ -192,11 +192,15 @@ impl<B: Broker> StreamThread<B> {
         let start = self.broker.log_range(input, Isolation::ReadCommitted)?.start;
         let task: Box<dyn StreamTask> = match &subtopology.kind {
             Kind::Aggregate { source, kept } => {
-                let is_first = committed.is_none();
                 let mut position = match committed {
                     Some(committed) => AggregatePosition::new(committed.offset, decode_metadata(&committed)?),
-                    None => AggregatePosition::first(start, self.source_partitions(source)?),
+                    None => AggregatePosition::first(start),
                 };
+                // Kafka Streams has counted without watermarks: from here on every source is waited for, as at a first start.
+                let is_first = position.waits_for_nobody();
+                if is_first {
+                    position.sources = Sources::first(self.source_partitions(source)?);
+                }
                 position.metadata = counted_with(position.metadata, &kept.spec);
                 let closing = Closing::from_entries(&position.metadata.entries);
                 let state = aggregate_state(kept, input, &self.config, store, closing, position.closed_through());

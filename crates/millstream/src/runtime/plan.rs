@@ -159,7 +159,7 @@ impl<B: Broker> Topics<'_, B> {
             if source.partitions != partitions {
                 return Err(refused(format!(
                     "topic {topic} has {} partitions, {changelog} has {partitions}: a topic that is keyed by the grouping key must keep its \
-                     number of partitions; count it under another application id",
+                     number of partitions; reset the application (clickmill reset), or count it under another application id",
                     source.partitions
                 )));
             }
@@ -170,7 +170,7 @@ impl<B: Broker> Topics<'_, B> {
         if found != partitions {
             return Err(refused(format!(
                 "topic {repartition} has {found} partitions, {changelog} has {partitions}: they must be equal; delete the one that was made \
-                 by mistake, or use another application id"
+                 by mistake, reset the application (clickmill reset), or use another application id"
             )));
         }
         let sender = Repartition::new(repartition.clone(), partitions);

@@ -153,7 +153,7 @@ impl<B: Broker> Restoration<B> {
     fn unreadable(&self, record: &Record<'_>) -> TaskError {
         TaskError::Stop(format!(
             "record {}@{} is not what this store writes to its changelog: another program or topology wrote it; use another \
-             application id, or delete what does not belong there",
+             application id, or reset the application (clickmill reset)",
             self.changelog, record.offset
         ))
     }
@@ -213,7 +213,8 @@ pub(crate) fn gap(partition: &TopicPartition, position: Offset, start: Offset) -
         ErrorKind::OffsetOutOfRange,
         format!(
             "{partition} begins at offset {start}, but the group has read only up to {position}: {} records were deleted before they were \
-             counted; put the records back, or count what is left under another application id",
+             counted; accept the loss and go on at {start} (clickmill reset --accept-gap), count what is left anew (clickmill reset), or \
+             count it under another application id",
             start.0 - position.0
         ),
     )

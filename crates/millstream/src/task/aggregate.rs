@@ -77,9 +77,13 @@ impl AggregatePosition {
         Self { offset, metadata, sources, floor }
     }
 
-    pub(crate) fn first(offset: Offset, source_partitions: u32) -> Self {
-        let sources = Sources::first(source_partitions);
-        Self { offset, metadata: OffsetMetadata::default(), sources, floor: Timestamp(0) }
+    pub(crate) fn first(offset: Offset) -> Self {
+        Self::new(offset, OffsetMetadata::default())
+    }
+
+    /// Whether no source partition is known: nothing of this engine's was committed yet.
+    pub(crate) fn waits_for_nobody(&self) -> bool {
+        self.sources.0.is_empty()
     }
 
     /// The store's closed_through. A source that joins is heard of with zero and takes this value before it counts anything, so
@@ -103,7 +107,7 @@ pub(crate) struct AggregateTask {
 }
 
 impl AggregateTask {
-    /// A task that goes on after `committed`; `is_first` where that has not been committed yet.
+    /// A task that goes on after `committed`; `is_first` where that, with its sources, has not been committed yet.
     pub(crate) fn new(
         input: TopicPartition,
         windows: TimeWindows,

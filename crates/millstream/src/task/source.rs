@@ -32,6 +32,12 @@ impl SourcePosition {
         self.metadata.entries.contains_key(JOINING)
     }
 
+    /// Whether it was committed by this engine after every aggregate task knew of the partition. Kafka Streams, and whoever sets
+    /// positions from outside, commit none that have.
+    pub(crate) fn has_joined(&self) -> bool {
+        self.metadata.entries.contains_key(CLOSED_THROUGH) && !self.is_joining()
+    }
+
     pub(crate) fn progress(&self, windows: TimeWindows) -> SourceProgress {
         SourceProgress::new(windows, self.metadata.stream_time, self.closed_through())
     }
@@ -55,9 +61,13 @@ impl SourcePosition {
 
     /// The first commit of a partition that no aggregate task has heard of.
     pub(crate) fn joining(offset: Offset) -> Self {
-        let mut metadata = OffsetMetadata::default();
-        metadata.entries.insert(JOINING.to_owned(), 1);
-        Self { offset, metadata }
+        Self { offset, metadata: OffsetMetadata::default() }.announcing()
+    }
+
+    /// This position while it waits for the aggregate tasks to know of the partition.
+    pub(crate) fn announcing(mut self) -> Self {
+        self.metadata.entries.insert(JOINING.to_owned(), 1);
+        self
     }
 
     /// The first commit after every aggregate task knows of the partition.

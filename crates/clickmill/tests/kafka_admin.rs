@@ -1,0 +1,292 @@
+//! What an operator does to an application on a real Kafka: topics, reset, drain, and starts that are refused. One server serves all
+//! of these tests, each of which has an application and topics of its own.
+
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+mod service;
+
+use std::collections::BTreeMap;
+use std::process::Output;
+use std::sync::OnceLock;
+
+use kafka_test_server::Cluster;
+use millstream::broker::{Broker, FetchedBatch, Isolation, LogReader, TransactionalProducer};
+use millstream::record::{Offset, Partition, Record, Timestamp, TopicPartition};
+use millstream::serdes::WindowedKey;
+use millstream_kafka::{KafkaBroker, KafkaConfig};
+use serde_json::Value;
+use service::{Service, clickmill};
+
+const PARTITIONS: u32 = 2;
+
+/// Clicks are written with this timestamp, and those of a later half with one more. Brokers delete what is old.
+fn written_at() -> i64 {
+    static NOW: OnceLock<i64> = OnceLock::new();
+    *NOW.get_or_init(|| jiff::Timestamp::now().as_millisecond())
+}
+
+/// An application with a clicks topic of its own, and what is under its directory.
+struct App {
+    name: &'static str,
+    dir: tempfile::TempDir,
+    broker: KafkaBroker,
+}
+
+impl App {
+    fn new(name: &'static str) -> Self {
+        let servers = Cluster::shared().bootstrap_servers();
+        let broker = KafkaBroker::new(KafkaConfig::new(servers, []).unwrap()).unwrap();
+        Self { name, dir: tempfile::tempdir().unwrap(), broker }
+    }
+
+    fn configuration(&self) -> String {
+        format!(
+            "[engine]\napplication_id = \"{name}\"\nthreads = 1\nmemory = \"256MiB\"\nidle_timeout = \"off\"\n\
+             [clicks]\ntopic = \"{name}-clicks\"\npartitions = {PARTITIONS}\n\
+             [kafka]\nbootstrap.servers = \"{}\"\n\"session.timeout.ms\" = 6000\n",
+            Cluster::shared().bootstrap_servers(),
+            name = self.name
+        )
+    }
+
+    fn service(&self) -> Service {
+        Service::new(self.dir.path(), &self.configuration())
+    }
+
+    /// Runs a command on the service's configuration and directory.
+    fn run(&self, arguments: &[&str]) -> Output {
+        let file = self.dir.path().join("clickmill.toml");
+        std::fs::write(&file, self.configuration()).unwrap();
+        let mut command = clickmill(arguments);
+        command.arg("--config").arg(file).arg("--data-dir").arg(self.dir.path().join("data"));
+        command.output().unwrap()
+    }
+
+    /// What a command says, which must end with that status.
+    fn says(&self, arguments: &[&str], status: i32) -> (String, String) {
+        let output = self.run(arguments);
+        let [out, err] = [&output.stdout, &output.stderr].map(|bytes| String::from_utf8_lossy(bytes).into_owned());
+        assert_eq!(output.status.code(), Some(status), "{arguments:?}\n{out}\n{err}");
+        (out, err)
+    }
+
+    fn topic(&self, end: &str) -> String {
+        format!("{}-{end}", self.name)
+    }
+
+    /// Writes that many clicks a partition, with that timestamp of their records.
+    fn write_clicks(&self, count: u32, record_time: i64) {
+        let mut producer = self.broker.producer(&self.topic("clicks-producer")).unwrap();
+        producer.begin().unwrap();
+        for number in 0..count {
+            let time = written_at() - 1_000 + i64::from(number);
+            let click = format!(r#"{{"ad_id": "ad-{}", "timestamp": {time}}}"#, number % 7);
+            for partition in 0..PARTITIONS {
+                let to = TopicPartition::new(self.topic("clicks"), Partition(partition));
+                producer.send(&to, &Record::new(None, Some(click.as_bytes()), Timestamp(record_time))).unwrap();
+            }
+        }
+        producer.commit().unwrap();
+    }
+
+    /// The counts on the changelog: for each window and ad.
+    fn counts(&self) -> BTreeMap<(i64, String), i64> {
+        let mut counts = BTreeMap::new();
+        for partition in 0..PARTITIONS {
+            let changelog = TopicPartition::new(self.topic("ad-clicks-store-changelog"), Partition(partition));
+            let end = self.broker.log_range(&changelog, Isolation::ReadUncommitted).unwrap().end;
+            let mut reader = self.broker.reader(&changelog, Offset::ZERO).unwrap();
+            while reader.position() < end {
+                let Some(batch) = reader.read(std::time::Duration::from_millis(200)).unwrap() else { continue };
+                let mut records = Vec::new();
+                batch.records(&mut records).unwrap();
+                for record in records {
+                    let WindowedKey { key, start } = WindowedKey::decode_from_changelog(record.key.unwrap()).unwrap();
+                    let count = i64::from_be_bytes(record.value.unwrap().try_into().unwrap());
+                    counts.insert((start.0, String::from_utf8(key.to_vec()).unwrap()), count);
+                }
+            }
+        }
+        counts
+    }
+
+    /// The positions of the clicks topic, metadata included.
+    fn committed(&self, topic: &str) -> Vec<Option<(i64, String)>> {
+        let partitions: Vec<_> = (0..PARTITIONS).map(|p| TopicPartition::new(self.topic(topic), Partition(p))).collect();
+        let committed = self.broker.committed(self.name, &partitions).unwrap();
+        committed.into_iter().map(|committed| committed.map(|at| (at.offset.0, at.metadata))).collect()
+    }
+
+    /// Counts what there is, and stops.
+    fn count(&self) -> BTreeMap<(i64, String), i64> {
+        let mut service = self.service();
+        service.start_and_wait();
+        service.wait_until_counted();
+        service.stop();
+        self.counts()
+    }
+
+    fn ranges(&self, topic: &str) -> Vec<(i64, i64)> {
+        let partitions: Vec<_> = (0..PARTITIONS).map(|p| TopicPartition::new(self.topic(topic), Partition(p))).collect();
+        let ranges = self.broker.log_ranges(&partitions, Isolation::ReadUncommitted).unwrap();
+        ranges.into_iter().map(|range| (range.start.0, range.end.0)).collect()
+    }
+}
+
+fn total(counts: &BTreeMap<(i64, String), i64>) -> i64 {
+    counts.values().sum()
+}
+
+#[test]
+fn topics_are_shown_created_checked_and_set_right() {
+    let app = App::new("topics");
+    let (_, err) = app.says(&["topics"], 1);
+    assert!(err.contains("the clicks topic is missing (--create-clicks-topic creates it)"), "{err}");
+    let output = app.service().command().output().unwrap();
+    let refused = String::from_utf8(output.stderr).unwrap();
+    assert_eq!(output.status.code(), Some(2), "{refused}");
+    assert!(
+        refused.contains("topic topics-clicks does not exist: clickmill topics --create-clicks-topic creates it"),
+        "{refused}"
+    );
+    let (_, err) = app.says(&["topics", "--create"], 2);
+    assert!(err.contains("--create-clicks-topic"), "nothing is created without the clicks topic: {err}");
+
+    let (out, err) = app.says(&["topics", "--create-clicks-topic", "--create"], 0);
+    assert_eq!(err.lines().count(), 6, "{err}");
+    assert!(out.contains("topics-ad-clicks-store-changelog") && !out.contains("differs"), "{out}");
+    let (out, _) = app.says(&["topics", "--json"], 0);
+    let json: Value = serde_json::from_str(&out).unwrap();
+    assert_eq!(json["topics"].as_array().unwrap().len(), 6);
+    assert_eq!(json["topics"][0]["partitions"], PARTITIONS);
+    let found = app.broker.topic_config("topics-clicks").unwrap();
+    assert_eq!(found["message.timestamp.after.max.ms"], "600000", "max_ahead");
+
+    // As an operator breaks it.
+    let changelog = app.topic("ad-clicks-store-changelog");
+    let broken = [("cleanup.policy", "delete".to_owned()), ("retention.ms", "86400000".to_owned())];
+    app.broker.alter_topic_config(&changelog, &broken).unwrap();
+    let (out, err) = app.says(&["topics"], 1);
+    assert!(out.contains("differs: loses counts") && out.contains("a restore would not find them"), "{out}");
+    assert!(err.contains("1 topics differ from what they should be (--fix"), "{err}");
+    let output = app.service().command().output().unwrap();
+    let refused = String::from_utf8(output.stderr).unwrap();
+    assert_eq!(output.status.code(), Some(2), "{refused}");
+    for part in [&*changelog, "retention.ms = 86400000", "a restore would not find them", "clickmill topics --fix"] {
+        assert!(refused.contains(part), "{refused}");
+    }
+    let (out, err) = app.says(&["topics", "--fix"], 0);
+    assert!(err.contains("retention.ms is -1 now, was 86400000") && !out.contains("differs"), "{err}\n{out}");
+    assert_eq!(app.broker.topic_config(&changelog).unwrap()["cleanup.policy"], "compact,delete");
+    app.says(&["topics"], 0);
+}
+
+#[test]
+fn a_reset_counts_anew_from_where_it_is_told_to() {
+    let app = App::new("reset");
+    app.says(&["topics", "--create-clicks-topic"], 1);
+    app.write_clicks(500, written_at());
+    app.write_clicks(300, written_at() + 1);
+    let counts = app.count();
+    assert_eq!(total(&counts), 1600);
+    let (positions, state) = (app.committed("clicks"), app.dir.path().join("data/state/reset"));
+
+    // Shown, and nothing changed.
+    for arguments in [["reset"].as_slice(), &["reset", "--dry-run"]] {
+        let (out, _) = app.says(arguments, 0);
+        assert!(out.contains("nothing was changed: --execute does it"), "{out}");
+        assert!(out.contains("kept: reset-late, reset-dead-letter"), "{out}");
+    }
+    assert_eq!((app.committed("clicks"), app.counts()), (positions, counts.clone()));
+    assert!(state.is_dir());
+
+    let (out, _) = app.says(&["reset", "--execute"], 0);
+    assert!(out.contains("application reset is reset"), "{out}");
+    assert!(app.committed("clicks").iter().all(Option::is_none) && !state.is_dir());
+    assert!(app.broker.describe_topic(&app.topic("ad-clicks-store-changelog")).unwrap().is_none());
+    assert!(app.broker.describe_topic(&app.topic("late")).unwrap().is_some());
+    assert_eq!(app.count(), counts);
+
+    // From a time on: what was written before it is not counted, and the rest to the last click.
+    let later = jiff::Timestamp::from_millisecond(written_at() + 1).unwrap().to_string();
+    let (out, _) = app.says(&["reset", "--to-datetime", &later, "--delete-outputs", "--execute"], 0);
+    assert!(out.contains("topic reset-late is deleted"), "{out}");
+    let half = app.count();
+    assert_eq!(total(&half), 600);
+
+    app.says(&["reset", "--to-latest", "--execute"], 0);
+    assert_eq!(total(&app.count()), 0);
+    app.write_clicks(10, written_at());
+    assert_eq!(total(&app.count()), 20, "it goes on from there");
+}
+
+#[test]
+fn members_keep_a_reset_and_a_drain_out() {
+    let app = App::new("members");
+    app.says(&["topics", "--create-clicks-topic"], 1);
+    let mut service = app.service();
+    service.start_and_wait();
+    for arguments in [["reset", "--execute"].as_slice(), &["reset"], &["drain"], &["reset", "--accept-gap"]] {
+        let (_, err) = app.says(arguments, 1);
+        assert!(err.contains("group members has 1 members (") && err.contains("stop every instance first"), "{err}");
+    }
+    service.stop();
+    app.says(&["reset"], 0);
+}
+
+#[test]
+fn a_gap_is_accepted_by_an_operator_alone() {
+    let app = App::new("gap");
+    app.says(&["topics", "--create-clicks-topic"], 1);
+    app.write_clicks(100, written_at());
+    app.count();
+    app.write_clicks(100, written_at());
+    let before = app.committed("clicks");
+    let gone = TopicPartition::new(app.topic("clicks"), Partition(0));
+    let (position, metadata) = before[0].clone().unwrap();
+    app.broker.delete_records(&gone, Offset(position + 40)).unwrap();
+
+    let mut service = app.service();
+    service.start();
+    assert_eq!(service.wait_for_end().code(), Some(1), "{}", service.log());
+    assert!(service.log().contains("clickmill reset --accept-gap"), "{}", service.log());
+    let (out, _) = app.says(&["reset", "--accept-gap"], 0);
+    assert!(out.contains(&format!("gap-clicks-0: offsets {position} to {} are given up, 40 in all", position + 39)), "{out}");
+    assert_eq!(app.committed("clicks"), before, "it was only shown");
+    app.says(&["reset", "--accept-gap", "--execute"], 0);
+    assert_eq!(app.committed("clicks"), [Some((position + 40, metadata)), before[1].clone()]);
+    assert_eq!(total(&app.count()), 200 + 60 + 100);
+    let (out, _) = app.says(&["reset", "--accept-gap", "--execute"], 0);
+    assert!(out.contains("there is no gap"), "{out}");
+}
+
+#[test]
+fn a_drain_counts_and_empties_what_was_shuffled_and_reads_nothing() {
+    let app = App::new("drain");
+    app.says(&["topics", "--create-clicks-topic"], 1);
+    let (out, _) = app.says(&["drain"], 0);
+    assert!(out.contains("there is nothing to drain: application drain has no repartition topic"), "{out}");
+    app.write_clicks(200, written_at());
+    app.count();
+    // What a program that was stopped between the two halves leaves behind: clicks of its own on the repartition topic, uncounted.
+    let repartition = TopicPartition::new(app.topic("ad-clicks-store-repartition"), Partition(1));
+    let mut producer = app.broker.producer("drain-java").unwrap();
+    producer.begin().unwrap();
+    for _ in 0..5 {
+        producer.send(&repartition, &Record::new(Some(b"ad-of-java"), Some(b""), Timestamp(written_at()))).unwrap();
+    }
+    producer.commit().unwrap();
+    app.write_clicks(50, written_at());
+    let read = app.committed("clicks");
+
+    let (out, err) = app.says(&["drain"], 0);
+    assert!(out.contains("2 partitions drained in ") && out.contains("group drain left"), "{out}\n{err}");
+    let counts = app.counts();
+    assert_eq!(total(&counts), 400 + 5);
+    assert!(counts.iter().any(|((_, ad), count)| ad == "ad-of-java" && *count == 5), "{counts:?}");
+    assert_eq!(app.committed("clicks"), read, "nothing was read");
+    assert!(app.ranges("ad-clicks-store-repartition").iter().all(|(start, end)| start == end), "it is empty");
+    assert!(app.broker.group_members("drain").unwrap().is_empty(), "the group was left");
+    app.says(&["drain"], 0);
+    assert_eq!(total(&app.count()), 500 + 5, "the service goes on where it was");
+}

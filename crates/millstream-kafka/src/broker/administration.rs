@@ -1,0 +1,157 @@
+//! What an operator's commands ask of a cluster beside what the engine does: settings of topics, members and positions of groups.
+
+use std::collections::BTreeMap;
+use std::time::{Duration, Instant};
+
+use millstream::broker::{Broker, BrokerError, CommittedOffset, ErrorKind, Isolation, LogRange, TopicSettings};
+use millstream::record::{Offset, Timestamp, TopicPartition};
+use rdkafka::error::RDKafkaErrorCode as Code;
+
+use super::{KafkaBroker, PATIENCE};
+use crate::ffi::{At, End, Failure, NewTopic};
+use crate::partitions::list_of_positions;
+use crate::settings::topic_settings;
+
+/// A member of a consumer group, as the cluster knows it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct GroupMember {
+    /// The id that the group's coordinator gave it.
+    pub id: String,
+    /// The name that its client gave itself.
+    pub client_id: String,
+    /// Where it connects from.
+    pub host: String,
+}
+
+impl KafkaBroker {
+    /// What a topic of these settings is created with, by Kafka's names.
+    pub fn settings_of(settings: &TopicSettings) -> Vec<(String, String)> {
+        topic_settings(settings)
+    }
+
+    /// The settings of a topic in effect by Kafka's names, the brokers' defaults included.
+    ///
+    /// # Errors
+    /// Where there is no such topic, or this user may not see it.
+    pub fn topic_config(&self, topic: &str) -> Result<BTreeMap<String, String>, BrokerError> {
+        self.ask("reading the settings of topic", topic, |admin| admin.topic_config(topic))
+    }
+
+    /// Sets some of a topic's settings by Kafka's names and leaves the others as they are.
+    ///
+    /// # Errors
+    /// Where there is no such topic, the brokers know no such setting, or this user may not change it.
+    pub fn alter_topic_config(&self, topic: &str, settings: &[(&str, String)]) -> Result<(), BrokerError> {
+        self.ask("changing the settings of topic", topic, |admin| admin.alter_topic_config(topic, settings))
+    }
+
+    /// Creates a topic with settings by Kafka's names, and waits until it can be used. One that exists is left as it is.
+    ///
+    /// # Errors
+    /// Where it cannot be created.
+    pub fn create_topic_with(&self, topic: &str, partitions: u32, settings: &[(String, String)]) -> Result<(), BrokerError> {
+        let (count, replication) = (partitions.try_into().unwrap_or(i32::MAX), self.shared.config.replication());
+        let new = NewTopic { name: topic, partitions: count, replication, settings };
+        let is_new = self.ask("creating topic", topic, |admin| match admin.create_topic(&new) {
+            Err(failure) if failure.code == Code::TopicAlreadyExists => Ok(false),
+            outcome => outcome.map(|()| true),
+        })?;
+        self.wait_for_topic(topic, if is_new { partitions } else { 1 }).map(drop)
+    }
+
+    /// Deletes a topic with all its records, and waits until it is gone. One that is not there is no error.
+    ///
+    /// # Errors
+    /// Where this user may not delete it, or the brokers do not let topics be deleted.
+    pub fn delete_topic(&self, topic: &str) -> Result<(), BrokerError> {
+        self.ask("deleting topic", topic, |admin| admin.delete_topic(topic))?;
+        let began = Instant::now();
+        while self.describe_topic(topic)?.is_some() {
+            if began.elapsed() > PATIENCE {
+                let message = format!("topic {topic} was deleted, but the brokers still know it: try again");
+                return Err(BrokerError::new(ErrorKind::Retry, message));
+            }
+            std::thread::park_timeout(Duration::from_millis(20));
+        }
+        Ok(())
+    }
+
+    /// The members of a group at this moment; none where there is no such group.
+    ///
+    /// # Errors
+    /// Where the group cannot be described.
+    pub fn group_members(&self, group: &str) -> Result<Vec<GroupMember>, BrokerError> {
+        let members = self.ask("listing the members of group", group, |admin| admin.members(group))?;
+        let member = |member: crate::ffi::Member| GroupMember { id: member.id, client_id: member.client_id, host: member.host };
+        Ok(members.into_iter().map(member).collect())
+    }
+
+    /// Sets positions, with their metadata, that a group without members has committed; its others stay.
+    ///
+    /// # Errors
+    /// Where the group has members, or this user may not.
+    pub fn set_committed(&self, group: &str, positions: &[(TopicPartition, CommittedOffset)]) -> Result<(), BrokerError> {
+        if positions.is_empty() {
+            return Ok(());
+        }
+        let list = list_of_positions(positions)?;
+        self.ask("setting the committed positions of group", group, |admin| admin.set_committed(group, &list))
+    }
+
+    /// Deletes a group without members, and with it every position that it has committed. One that is not there is no error.
+    ///
+    /// # Errors
+    /// Where the group has members, or this user may not.
+    pub fn delete_group(&self, group: &str) -> Result<(), BrokerError> {
+        self.ask("deleting group", group, |admin| admin.delete_group(group))
+    }
+
+    /// The offset of the first record with this timestamp or a later one, in the order asked; none where there is no such record.
+    ///
+    /// # Errors
+    /// Where a partition does not exist or cannot be asked about.
+    pub fn offsets_for_time(&self, partitions: &[TopicPartition], time: Timestamp) -> Result<Vec<Option<Offset>>, BrokerError> {
+        self.offsets(partitions, At::Time(time.0), Isolation::ReadCommitted)
+    }
+
+    fn offsets(&self, partitions: &[TopicPartition], at: At, isolation: Isolation) -> Result<Vec<Option<Offset>>, BrokerError> {
+        let last = last_of_each_topic(partitions);
+        let subject = last.iter().map(|partition| &*partition.topic).collect::<Vec<_>>().join(", ");
+        self.ask("looking up the offsets of", &subject, |admin| {
+            let is_missing = |partition: &&&TopicPartition| {
+                let described = admin.describe_topic(&partition.topic);
+                described.is_ok_and(|topic| topic.is_none_or(|topic| topic.partitions <= partition.partition.0))
+            };
+            // It takes the brokers some time to say so of a partition, and none of a topic.
+            admin.offsets(partitions, at, isolation).map_err(|failure| match last.iter().find(is_missing) {
+                Some(partition) => Failure::new(Code::UnknownPartition, format!("there is no {partition}")),
+                None => failure,
+            })
+        })
+    }
+
+    /// Where logs start and end, by one request for each end.
+    pub(super) fn ranges(&self, partitions: &[TopicPartition], isolation: Isolation) -> Result<Vec<LogRange>, BrokerError> {
+        let both = || {
+            // The ends first, as for one partition.
+            let ends = self.offsets(partitions, At::End(End::Latest), isolation)?;
+            let starts = self.offsets(partitions, At::End(End::Earliest), isolation)?;
+            let range = |(start, end): (Option<Offset>, Option<Offset>)| {
+                let start = start.unwrap_or(Offset::ZERO);
+                LogRange { start, end: end.unwrap_or(start).max(start) }
+            };
+            Ok(starts.into_iter().zip(ends).map(range).collect())
+        };
+        both().map_err(|error| last_of_each_topic(partitions).into_iter().fold(error, |error, last| self.unknown(last, error)))
+    }
+}
+
+/// Of each topic the partition with the largest number: where that exists, all do.
+fn last_of_each_topic(partitions: &[TopicPartition]) -> Vec<&TopicPartition> {
+    let mut last: BTreeMap<&str, &TopicPartition> = BTreeMap::new();
+    for partition in partitions {
+        let known = last.entry(&partition.topic).or_insert(partition);
+        *known = (*known).max(partition);
+    }
+    last.into_values().collect()
+}
