@@ -115,7 +115,21 @@ impl KafkaBroker {
     }
 
     fn offset(&self, partition: &TopicPartition, end: End, isolation: Isolation) -> Result<Offset, BrokerError> {
-        self.ask("looking up the offsets of", &partition.to_string(), |admin| admin.offset(partition, end, isolation))
+        let subject = partition.to_string();
+        self.ask("looking up the offsets of", &subject, |admin| {
+            admin.offset(partition, end, isolation).map_err(|failure| match failure.code {
+                // It takes the brokers some time to say so of a partition, and none of a topic.
+                _ if kind(&failure) == ErrorKind::Retry && self.is_missing(admin, partition) => {
+                    Failure::of_code(Code::UnknownPartition)
+                }
+                _ => failure,
+            })
+        })
+    }
+
+    fn is_missing(&self, admin: &Admin<'_, AdminContext>, partition: &TopicPartition) -> bool {
+        let described = admin.describe_topic(&partition.topic);
+        described.is_ok_and(|topic| topic.is_none_or(|topic| topic.partitions <= partition.partition.0))
     }
 
     /// Waits until what was created can be used: the brokers learn of it one after the other.
@@ -168,12 +182,13 @@ impl Broker for KafkaBroker {
         let partitions = settings.partitions.try_into().unwrap_or(i32::MAX);
         let settings_of_topic = topic_settings(settings);
         let new = NewTopic { name: topic, partitions, replication, settings: &settings_of_topic };
-        let created = self.ask("creating topic", topic, |admin| match admin.create_topic(&new) {
-            Err(failure) if failure.code == Code::TopicAlreadyExists => Ok(()),
-            outcome => outcome,
-        });
-        created?;
-        let found = self.wait_for_topic(topic, settings.partitions)?;
+        let is_new = self.ask("creating topic", topic, |admin| match admin.create_topic(&new) {
+            Ok(()) => Ok(true),
+            Err(failure) if failure.code == Code::TopicAlreadyExists => Ok(false),
+            Err(failure) => Err(failure),
+        })?;
+        // One that was there may have been created a moment ago, too.
+        let found = self.wait_for_topic(topic, if is_new { settings.partitions } else { 1 })?;
         if found.partitions == settings.partitions {
             return Ok(());
         }

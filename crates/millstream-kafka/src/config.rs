@@ -74,7 +74,7 @@ const RESERVED: &[(&str, &str)] = &[
     ("group.protocol.type", "the engine is a member of a classic group"),
     ("group.remote.assignor", "the engine is a member of a classic group"),
     ("partition.assignment.strategy", "tasks that stay must keep running while others move: cooperative-sticky"),
-    ("enable.partition.eof", "the end of a partition has to be seen, or a restore would wait for ever"),
+    ("enable.partition.eof", "a restore needs it, and a member of a group must not have it"),
     ("transactional.id", "it is made of application id, instance id and thread"),
     ("enable.idempotence", "a record must not be written twice"),
     ("enable.gapless.guarantee", "a record must not be left out"),
@@ -216,18 +216,30 @@ fn defaults(role: Role<'_>) -> &'static [(&'static str, &'static str)] {
     }
 }
 
-const READ_COMMITTED: &[(&str, &str)] = &[
+/// Without events for the ends of partitions: librdkafka takes one for a record and moves the position past it. A rebalance, which
+/// pauses all partitions for a moment and goes on from the position, would then skip the next record without a word.
+const MEMBER: &[(&str, &str)] = &[
+    ("isolation.level", "read_committed"),
+    ("enable.auto.commit", "false"),
+    ("enable.auto.offset.store", "false"),
+    ("auto.offset.reset", "error"),
+    ("enable.partition.eof", "false"),
+    ("partition.assignment.strategy", "cooperative-sticky"),
+];
+
+/// With events for the ends of partitions: nothing ever pauses a reader.
+const READER: &[(&str, &str)] = &[
     ("isolation.level", "read_committed"),
     ("enable.auto.commit", "false"),
     ("enable.auto.offset.store", "false"),
     ("auto.offset.reset", "error"),
     ("enable.partition.eof", "true"),
-    ("partition.assignment.strategy", "cooperative-sticky"),
 ];
 
 fn decided(role: Role<'_>) -> &'static [(&'static str, &'static str)] {
     match role {
-        Role::Consumer { .. } | Role::Reader => READ_COMMITTED,
+        Role::Consumer { .. } => MEMBER,
+        Role::Reader => READER,
         Role::Transactional { .. } | Role::Idempotent => {
             &[("enable.idempotence", "true"), ("acks", "all"), ("delivery.report.only.error", "false")]
         }

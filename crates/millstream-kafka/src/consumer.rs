@@ -13,7 +13,7 @@ use rdkafka::error::RDKafkaErrorCode as Code;
 use crate::batch::KafkaBatch;
 use crate::config::{KafkaConfig, Role};
 use crate::error::broker_error;
-use crate::ffi::{Failure, Message, Queue};
+use crate::ffi::{Failure, Membership, Message, Queue, position};
 use crate::partitions::{list_at, number};
 use crate::rebalances::{Rebalance, Rebalances};
 
@@ -36,8 +36,10 @@ pub struct KafkaConsumer {
     client: Option<Arc<Native>>,
     group: Arc<str>,
     assigned: BTreeMap<TopicPartition, Fetching>,
+    /// Asked back by the group; the next poll says so.
+    told_to_go: Option<Vec<TopicPartition>>,
     /// Told to be going, and ours until the next poll.
-    going: Vec<TopicPartition>,
+    going: Option<Vec<TopicPartition>>,
 }
 
 /// What is fetched of a partition.
@@ -66,7 +68,8 @@ impl KafkaConsumer {
             client: Some(client),
             group: group.into(),
             assigned: BTreeMap::new(),
-            going: Vec::new(),
+            told_to_go: None,
+            going: None,
         })
     }
 
@@ -77,8 +80,10 @@ impl KafkaConsumer {
 
     /// Lets the group have what it was told that it gets.
     fn give_up_going(&mut self) -> Result<(), BrokerError> {
-        let going = std::mem::take(&mut self.going);
-        if going.is_empty() { Ok(()) } else { self.unassign(&going) }
+        match self.going.take() {
+            Some(going) => self.unassign(&going),
+            None => Ok(()),
+        }
     }
 
     fn unassign(&mut self, partitions: &[TopicPartition]) -> Result<(), BrokerError> {
@@ -116,38 +121,38 @@ impl KafkaConsumer {
             }
             Some(Err(error)) => self.check_trouble(error.into())?,
         }
-        match client.context().take() {
-            None => Ok(None),
-            Some(Rebalance::Revoke(partitions)) if partitions.is_empty() => self.unassign(&[]).map(|()| None),
-            Some(Rebalance::Revoke(partitions)) => {
-                self.going.clone_from(&partitions);
+        let Some(rebalance) = client.context().take() else { return Ok(None) };
+        self.follow(rebalance)
+    }
+
+    fn follow(&mut self, rebalance: Rebalance) -> Result<Option<Polled<KafkaBatch>>, BrokerError> {
+        match rebalance {
+            Rebalance::Revoke(partitions, membership) => {
                 for partition in &partitions {
                     self.forget_fetched(partition);
                     if let Some(fetching) = self.assigned.get_mut(partition) {
                         *fetching = Fetching::Paused;
                     }
                 }
-                Ok(Some(Polled::Revoked { partitions }))
+                self.told_to_go = Some(partitions);
+                Ok(membership.map(|membership| Polled::Assigned { partitions: Vec::new(), group: self.proof(membership) }))
             }
-            Some(Rebalance::Lose(partitions)) => {
+            Rebalance::Lose(partitions) => {
                 self.unassign(&partitions)?;
                 self.assigned.clear();
                 self.fetched.clear();
                 Ok(Some(Polled::Lost))
             }
-            Some(Rebalance::Assign(partitions, membership)) => {
+            Rebalance::Assign(partitions, membership) => {
                 self.assign(&partitions)?;
                 // Without proof nothing could be committed; that the partitions are lost is what comes next.
-                Ok(membership.map(|membership| Polled::Assigned {
-                    partitions,
-                    group: GroupMetadata {
-                        group: self.group.clone(),
-                        generation: membership.generation,
-                        member: membership.member.into(),
-                    },
-                }))
+                Ok(membership.map(|membership| Polled::Assigned { partitions, group: self.proof(membership) }))
             }
         }
+    }
+
+    fn proof(&self, membership: Membership) -> GroupMetadata {
+        GroupMetadata { group: self.group.clone(), generation: membership.generation, member: membership.member.into() }
     }
 
     /// Trouble of the client as a whole. Most of it passes, and librdkafka tries again by itself.
@@ -216,6 +221,26 @@ impl KafkaConsumer {
         Ok(())
     }
 
+    /// Moves on over offsets that hold no record: markers, which librdkafka takes from the queue and does not hand out.
+    fn pass_markers(&mut self) -> Result<(), BrokerError> {
+        let client = self.client()?.clone();
+        let fetching = |(partition, fetching): (&TopicPartition, &Fetching)| match fetching {
+            Fetching::From(from) => Some((partition.clone(), *from)),
+            Fetching::Paused => None,
+        };
+        let fetched: Vec<_> = self.assigned.iter().filter_map(fetching).collect();
+        let list = list_at(fetched.iter().map(|(partition, _)| partition), NativeOffset::Invalid)?;
+        position(client.client(), &list).map_err(|failure| self.failed("looking up the positions of", failure))?;
+        for ((partition, from), element) in fetched.into_iter().zip(list.elements()) {
+            if let NativeOffset::Offset(offset) = element.offset()
+                && offset > from.0
+            {
+                self.keep(KafkaBatch::new(partition, Offset(offset), client.clone()));
+            }
+        }
+        Ok(())
+    }
+
     /// The topic's name, shared where it is known.
     fn name_of(&self, topic: &str) -> Topic {
         let known = self.assigned.keys().find(|partition| &*partition.topic == topic);
@@ -224,12 +249,11 @@ impl KafkaConsumer {
 
     fn keep(&mut self, batch: KafkaBatch) {
         use millstream::broker::FetchedBatch;
-        if let Some(Fetching::From(from)) = self.assigned.get_mut(batch.partition()) {
-            // An end that is where we were before is no news.
-            if batch.next_offset() > *from {
-                *from = batch.next_offset();
-                self.fetched.push_back(Ok(batch));
-            }
+        if let Some(Fetching::From(from)) = self.assigned.get_mut(batch.partition())
+            && batch.next_offset() > *from
+        {
+            *from = batch.next_offset();
+            self.fetched.push_back(Ok(batch));
         }
     }
 
@@ -266,6 +290,7 @@ impl KafkaConsumer {
     }
 
     fn close(&mut self) {
+        self.going = self.going.take().or(self.told_to_go.take());
         if let Err(error) = self.give_up_going() {
             tracing::debug!(group = %self.group, %error, "what was to be given up goes with the membership");
         }
@@ -276,7 +301,8 @@ impl KafkaConsumer {
             client.context().close();
             // What was asked for and never told: the client waits for it to be done before it can close.
             while let Some(rebalance) = client.context().take() {
-                let (Rebalance::Assign(partitions, _) | Rebalance::Revoke(partitions) | Rebalance::Lose(partitions)) = &rebalance;
+                let (Rebalance::Assign(partitions, _) | Rebalance::Revoke(partitions, _) | Rebalance::Lose(partitions)) =
+                    &rebalance;
                 let Ok(list) = list_at(partitions, NativeOffset::Offset(0)) else { continue };
                 let assigns = matches!(rebalance, Rebalance::Assign(..));
                 let done = if assigns { client.incremental_assign(&list) } else { client.incremental_unassign(&list) };
@@ -294,7 +320,6 @@ fn receive(batch: &mut KafkaBatch, message: Message) -> Option<BrokerError> {
     match message.error() {
         None if message.offset() >= batch.next_offset().0 => batch.push(message),
         None => {}
-        Some(Code::PartitionEOF) => batch.pass_to(Offset(message.offset())),
         Some(code) => {
             let failure = Failure::new(code, message.error_text());
             let error = broker_error("reading", &format!("{} from offset {}", batch.partition(), batch.next_offset()), &failure);
@@ -314,6 +339,10 @@ impl Consumer for KafkaConsumer {
         let began = Instant::now();
         self.give_up_going()?;
         loop {
+            if let Some(partitions) = self.told_to_go.take() {
+                self.going = Some(partitions.clone());
+                return Ok(Polled::Revoked { partitions });
+            }
             if let Some(event) = self.follow_group()? {
                 return Ok(event);
             }
@@ -322,6 +351,9 @@ impl Consumer for KafkaConsumer {
             }
             let left = max_wait.saturating_sub(began.elapsed());
             self.fetch(left.min(SLICE))?;
+            if self.fetched.is_empty() {
+                self.pass_markers()?;
+            }
             if self.fetched.is_empty() && left.is_zero() {
                 return Ok(Polled::Nothing);
             }

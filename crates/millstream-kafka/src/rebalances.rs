@@ -21,8 +21,9 @@ use crate::partitions::partitions_of;
 pub(crate) enum Rebalance {
     /// These partitions come; perhaps none, in a new generation. The membership is none where it is gone already again.
     Assign(Vec<TopicPartition>, Option<Membership>),
-    /// These partitions go.
-    Revoke(Vec<TopicPartition>),
+    /// These partitions go. The generation in which that was decided has begun already: until they are given up, they too are
+    /// committed under it.
+    Revoke(Vec<TopicPartition>, Option<Membership>),
     /// These partitions are gone.
     Lose(Vec<TopicPartition>),
 }
@@ -74,7 +75,7 @@ impl ConsumerContext for Rebalances {
         } else if consumer.assignment_lost() {
             Rebalance::Lose(partitions)
         } else {
-            Rebalance::Revoke(partitions)
+            Rebalance::Revoke(partitions, membership(consumer.client()))
         };
         lock(&self.asked).push_back(rebalance);
     }

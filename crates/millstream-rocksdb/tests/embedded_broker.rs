@@ -24,7 +24,7 @@ fn open(dir: &Path) -> EmbeddedBroker {
 #[test]
 fn keeps_the_contract_of_every_broker() {
     let dir = tempfile::tempdir().unwrap();
-    broker_contract::contract(&open(dir.path()));
+    broker_contract::contract(&open(dir.path()), broker_contract::Place::InProcess);
 }
 
 const SECOND: &str = "MILLSTREAM_TEST_SECOND_PROCESS_DIR";

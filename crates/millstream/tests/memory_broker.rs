@@ -49,7 +49,7 @@ fn values<S: LogStorage>(broker: &LocalBroker<S>, partition: u32) -> Vec<String>
 
 #[test]
 fn keeps_the_contract_of_every_broker() {
-    broker_contract::contract(&MemoryBroker::in_memory(clock()));
+    broker_contract::contract(&MemoryBroker::in_memory(clock()), broker_contract::Place::InProcess);
 }
 
 #[test]

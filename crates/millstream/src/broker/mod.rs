@@ -139,13 +139,12 @@ pub struct GroupMetadata {
 pub enum Polled<B> {
     /// Partitions are ours from now on; nothing is fetched until [`Consumer::start`].
     Assigned {
-        /// The partitions that came.
+        /// The partitions that came; none where only the proof is another.
         partitions: Vec<TopicPartition>,
         /// The proof under which everything this member now holds is to be committed.
         group: GroupMetadata,
     },
-    /// Partitions are to be given up. They are ours, and may be committed under the group metadata held so far, until the next
-    /// poll.
+    /// Partitions are to be given up. They are ours, and may be committed under the group metadata told last, until the next poll.
     Revoked {
         /// The partitions that go.
         partitions: Vec<TopicPartition>,

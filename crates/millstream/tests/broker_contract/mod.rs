@@ -1,6 +1,6 @@
 //! What every broker behind the traits does, written once. Each test opens topics and groups of its own on the broker given.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use millstream::broker::{
     Broker, CommittedOffset, Consumer, ErrorKind, FetchedBatch, GroupMetadata, Isolation, LogRange, LogReader, Polled,
@@ -11,18 +11,35 @@ use millstream::record::{HeadersBuf, Offset, Partition, Record, Timestamp, Topic
 /// Long enough for an event that has to come.
 const SOON: Duration = Duration::from_secs(5);
 
+/// Where a broker in one process and one of many do the same in different ways, all of which the engine can live with.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Place {
+    /// Everything happens at once.
+    #[allow(dead_code, reason = "not every crate has a broker of this kind")]
+    InProcess,
+    /// - Every rebalance begins a new generation for all: a member is given a new proof though nothing came to it, and its old one
+    ///   is no good even for what stayed. In a process, what stayed is committed on the old one.
+    /// - A membership is checked when positions are sent. In a process it is checked once more at the commit.
+    /// - Positions that an open transaction is about to change are waited for. In a process they are as they were before.
+    /// - Partitions are fetched side by side and come as they come. In a process they take turns.
+    #[allow(dead_code, reason = "not every crate has a broker of this kind")]
+    Cluster,
+}
+
 /// Runs all of it.
-pub(crate) fn contract<B: Broker>(broker: &B) {
+pub(crate) fn contract<B: Broker>(broker: &B, place: Place) {
     topics(broker);
     a_transaction_is_all_or_nothing(broker);
     records_come_back_as_they_were(broker);
-    offsets_carry_metadata(broker);
+    offsets_carry_metadata(broker, place);
     a_new_producer_fences_the_old(broker);
-    partitions_pass_from_hand_to_hand(broker);
-    a_member_that_left_cannot_commit(broker);
+    partitions_pass_from_hand_to_hand(broker, place);
+    a_member_that_left_cannot_commit(broker, place);
     a_rewound_partition_is_read_again(broker);
     deleted_records_are_out_of_range(broker);
-    fetches_take_turns(broker);
+    if place == Place::InProcess {
+        fetches_take_turns(broker);
+    }
 }
 
 fn tp(topic: &str, partition: u32) -> TopicPartition {
@@ -47,13 +64,17 @@ fn produce<B: Broker>(broker: &B, to: &TopicPartition, values: &[&str]) {
     producer.commit().unwrap();
 }
 
-/// Reads to the end of what is committed.
+/// Reads what is committed, to the end of the log: no transaction may be open there.
 fn read_all<B: Broker>(broker: &B, from: &TopicPartition) -> Vec<String> {
-    let start = broker.log_range(from, Isolation::ReadCommitted).unwrap().start;
+    let LogRange { start, end } = broker.log_range(from, Isolation::ReadUncommitted).unwrap();
     let mut reader = broker.reader(from, start).unwrap();
     let mut values = Vec::new();
-    while let Some(batch) = reader.read(Duration::ZERO).unwrap() {
-        values.extend(texts(&batch));
+    let began = Instant::now();
+    while reader.position() < end {
+        assert!(began.elapsed() < SOON, "{from} is read up to {} of {end}", reader.position());
+        if let Some(batch) = reader.read(SOON).unwrap() {
+            values.extend(texts(&batch));
+        }
     }
     values
 }
@@ -65,16 +86,49 @@ fn texts(batch: &impl FetchedBatch) -> Vec<String> {
 }
 
 fn assigned<C: Consumer>(consumer: &mut C) -> (Vec<TopicPartition>, GroupMetadata) {
-    match consumer.poll(SOON).unwrap() {
+    match event(consumer) {
         Polled::Assigned { partitions, group } => (partitions, group),
         other => panic!("expected Assigned, got {}", name(&other)),
     }
 }
 
-fn revoked<C: Consumer>(consumer: &mut C) -> Vec<TopicPartition> {
+/// What is to be given up, and the proof under which that may still be committed.
+fn revoked<C: Consumer>(consumer: &mut C, mut proof: GroupMetadata) -> (Vec<TopicPartition>, GroupMetadata) {
+    loop {
+        match consumer.poll(SOON).unwrap() {
+            Polled::Assigned { partitions, group } if partitions.is_empty() => proof = group,
+            Polled::Revoked { partitions } => return (partitions, proof),
+            other => panic!("expected Revoked, got {}", name(&other)),
+        }
+    }
+}
+
+/// The next event but for those that tell of nothing new: a new proof alone, or an end of a log.
+fn event<C: Consumer>(consumer: &mut C) -> Polled<C::Batch> {
+    let began = Instant::now();
+    loop {
+        match consumer.poll(SOON.saturating_sub(began.elapsed())).unwrap() {
+            Polled::Assigned { partitions, .. } if partitions.is_empty() => {}
+            Polled::Batch(batch) if texts(&batch).is_empty() => {}
+            event => return event,
+        }
+    }
+}
+
+/// Whether a poll brings nothing but a new proof at most.
+fn brings_nothing<C: Consumer>(consumer: &mut C) -> bool {
+    match consumer.poll(Duration::ZERO).unwrap() {
+        Polled::Nothing => true,
+        Polled::Assigned { partitions, .. } => partitions.is_empty(),
+        _ => false,
+    }
+}
+
+/// The proof that a member is given though nothing comes to it.
+fn renewed<C: Consumer>(consumer: &mut C) -> GroupMetadata {
     match consumer.poll(SOON).unwrap() {
-        Polled::Revoked { partitions } => partitions,
-        other => panic!("expected Revoked, got {}", name(&other)),
+        Polled::Assigned { partitions, group } if partitions.is_empty() => group,
+        other => panic!("expected Assigned, got {}", name(&other)),
     }
 }
 
@@ -144,7 +198,7 @@ fn records_come_back_as_they_were<B: Broker>(broker: &B) {
     assert!(batch.next_offset() > last);
 }
 
-fn offsets_carry_metadata<B: Broker>(broker: &B) {
+fn offsets_carry_metadata<B: Broker>(broker: &B, place: Place) {
     broker.create_topic("metadata", &TopicSettings::kept_for_ever(2)).unwrap();
     let mut consumer = broker.subscribe("metadata", &["metadata".into()]).unwrap();
     let (partitions, group) = assigned(&mut consumer);
@@ -154,7 +208,9 @@ fn offsets_carry_metadata<B: Broker>(broker: &B) {
     let mut producer = broker.producer("metadata").unwrap();
     producer.begin().unwrap();
     producer.send_offsets(&group, &[(partitions[1].clone(), offset.clone())]).unwrap();
-    assert_eq!(broker.committed("metadata", &partitions).unwrap(), [None, None], "not before the commit");
+    if place == Place::InProcess {
+        assert_eq!(broker.committed("metadata", &partitions).unwrap(), [None, None], "not before the commit");
+    }
     producer.commit().unwrap();
     assert_eq!(broker.committed("metadata", &partitions).unwrap(), [None, Some(offset)]);
     consumer.leave().unwrap();
@@ -175,36 +231,37 @@ fn a_new_producer_fences_the_old<B: Broker>(broker: &B) {
     assert_eq!(read_all(broker, &to), ["alive"]);
 }
 
-fn partitions_pass_from_hand_to_hand<B: Broker>(broker: &B) {
+fn partitions_pass_from_hand_to_hand<B: Broker>(broker: &B, place: Place) {
     let topic: Topic = "hands".into();
     broker.create_topic(&topic, &TopicSettings::kept_for_ever(4)).unwrap();
     let mut first = broker.subscribe("hands", std::slice::from_ref(&topic)).unwrap();
     let (all, proof) = assigned(&mut first);
     assert_eq!(all.len(), 4);
     let mut second = broker.subscribe("hands", &[topic]).unwrap();
-    assert!(matches!(second.poll(Duration::ZERO).unwrap(), Polled::Nothing), "not before they were given up");
-    let going = revoked(&mut first);
+    assert!(brings_nothing(&mut second), "not before they were given up");
+    let (going, proof) = revoked(&mut first, proof);
     assert_eq!(going.len(), 2, "half of them, and no more");
-    assert!(matches!(second.poll(Duration::ZERO).unwrap(), Polled::Nothing), "not before the holder polls again");
+    assert!(brings_nothing(&mut second), "not before the holder polls again");
 
     // What is being revoked may still be committed.
     let mut producer = broker.producer("hands-first").unwrap();
     producer.begin().unwrap();
     producer.send_offsets(&proof, &[(going[0].clone(), at(0))]).unwrap();
     producer.commit().unwrap();
-    assert!(matches!(first.poll(Duration::ZERO).unwrap(), Polled::Nothing));
+    assert!(brings_nothing(&mut first));
     let (come, _) = assigned(&mut second);
     assert_eq!(come, going);
     assert_eq!(broker.committed("hands", &going[..1]).unwrap(), [Some(at(0))]);
 
-    // From here on not, while those that stayed are committed on the old proof.
+    // From here on not, while those that stayed are.
     producer.begin().unwrap();
     let refused = producer.send_offsets(&proof, &[(going[0].clone(), at(0))]).and_then(|()| producer.commit());
     assert_eq!(kind(refused), ErrorKind::AbortTransaction);
     producer.abort().unwrap();
     let stayed = all.iter().find(|partition| !going.contains(partition)).unwrap();
+    let still_good = if place == Place::InProcess { proof.clone() } else { renewed(&mut first) };
     producer.begin().unwrap();
-    producer.send_offsets(&proof, &[(stayed.clone(), at(0))]).unwrap();
+    producer.send_offsets(&still_good, &[(stayed.clone(), at(0))]).unwrap();
     producer.commit().unwrap();
 
     second.leave().unwrap();
@@ -220,16 +277,23 @@ fn partitions_pass_from_hand_to_hand<B: Broker>(broker: &B) {
     first.leave().unwrap();
 }
 
-fn a_member_that_left_cannot_commit<B: Broker>(broker: &B) {
+fn a_member_that_left_cannot_commit<B: Broker>(broker: &B, place: Place) {
     broker.create_topic("left", &TopicSettings::kept_for_ever(1)).unwrap();
     let mut consumer = broker.subscribe("left", &["left".into()]).unwrap();
     let (partitions, proof) = assigned(&mut consumer);
     let mut producer = broker.producer("left").unwrap();
     producer.begin().unwrap();
     producer.send(&partitions[0], &Record::new(None, Some(b"late"), Timestamp(1))).unwrap();
-    producer.send_offsets(&proof, &[(partitions[0].clone(), at(0))]).unwrap();
-    consumer.leave().unwrap();
-    assert_eq!(kind(producer.commit()), ErrorKind::AbortTransaction);
+    let offsets = [(partitions[0].clone(), at(0))];
+    if place == Place::InProcess {
+        producer.send_offsets(&proof, &offsets).unwrap();
+        consumer.leave().unwrap();
+        assert_eq!(kind(producer.commit()), ErrorKind::AbortTransaction);
+    } else {
+        consumer.leave().unwrap();
+        assert_eq!(kind(producer.send_offsets(&proof, &offsets)), ErrorKind::AbortTransaction);
+    }
+    producer.abort().unwrap();
     assert_eq!(broker.committed("left", &partitions).unwrap(), [None]);
     assert_eq!(read_all(broker, &partitions[0]), [""; 0]);
 }
@@ -241,7 +305,7 @@ fn a_rewound_partition_is_read_again<B: Broker>(broker: &B) {
     let mut consumer = broker.subscribe("rewound", &["rewound".into()]).unwrap();
     assigned(&mut consumer);
     assert!(matches!(consumer.poll(Duration::ZERO).unwrap(), Polled::Nothing), "nothing before it is started");
-    let batch = |consumer: &mut B::Consumer| match consumer.poll(SOON).unwrap() {
+    let batch = |consumer: &mut B::Consumer| match event(consumer) {
         Polled::Batch(batch) => texts(&batch),
         other => panic!("expected Batch, got {}", name(&other)),
     };

@@ -1,0 +1,12 @@
+//! The broker on a real Apache Kafka. One server serves all of these tests, each of which has topics and groups of its own; those
+//! that stop a server have one to themselves.
+
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+#[path = "../../../millstream/tests/broker_contract/mod.rs"]
+mod broker_contract;
+mod contract;
+mod engine;
+mod rebalances;
+mod support;
+mod transactions;

@@ -1,0 +1,89 @@
+//! What the tests share.
+
+use std::time::{Duration, Instant};
+
+use kafka_test_server::Cluster;
+use millstream::broker::{
+    Broker, CommittedOffset, Consumer, FetchedBatch, GroupMetadata, Isolation, LogReader, Polled, TransactionalProducer,
+};
+use millstream::record::{Offset, Partition, Record, Timestamp, TopicPartition};
+use millstream_kafka::{KafkaBroker, KafkaConfig, KafkaConsumer};
+
+/// Long enough for anything that has to come.
+pub(crate) const SOON: Duration = Duration::from_secs(20);
+
+/// A broker on the server that all tests share.
+pub(crate) fn broker() -> KafkaBroker {
+    broker_of(Cluster::shared())
+}
+
+/// A broker whose members notice a rebalance, and are missed, sooner than by default.
+pub(crate) fn broker_of(cluster: &Cluster) -> KafkaBroker {
+    broker_with(cluster, &[])
+}
+
+pub(crate) fn broker_with(cluster: &Cluster, properties: &[(&str, &str)]) -> KafkaBroker {
+    let quick = [("heartbeat.interval.ms", "300"), ("session.timeout.ms", "6000")];
+    let properties = quick.iter().chain(properties).map(|(key, value)| ((*key).to_owned(), (*value).to_owned()));
+    KafkaBroker::new(KafkaConfig::new(cluster.bootstrap_servers(), properties).unwrap()).unwrap()
+}
+
+pub(crate) fn tp(topic: &str, partition: u32) -> TopicPartition {
+    TopicPartition::new(topic, Partition(partition))
+}
+
+pub(crate) fn at(offset: i64) -> CommittedOffset {
+    CommittedOffset { offset: Offset(offset), metadata: String::new() }
+}
+
+/// Commits one record per value in one transaction.
+pub(crate) fn produce(broker: &KafkaBroker, to: &TopicPartition, values: &[&str]) {
+    let mut producer = broker.producer(&format!("produce-{to}")).unwrap();
+    producer.begin().unwrap();
+    for value in values {
+        producer.send(to, &Record::new(None, Some(value.as_bytes()), Timestamp(1))).unwrap();
+    }
+    producer.commit().unwrap();
+}
+
+/// What is committed now, to the end of the log: no transaction may be open there.
+pub(crate) fn read_all(broker: &KafkaBroker, from: &TopicPartition) -> Vec<String> {
+    let range = broker.log_range(from, Isolation::ReadUncommitted).unwrap();
+    let mut reader = broker.reader(from, range.start).unwrap();
+    let (mut values, began) = (Vec::new(), Instant::now());
+    while reader.position() < range.end {
+        assert!(began.elapsed() < SOON, "{from} is read up to {} of {}", reader.position(), range.end);
+        if let Some(batch) = reader.read(Duration::from_millis(100)).unwrap() {
+            values.extend(texts(&batch));
+        }
+    }
+    values
+}
+
+pub(crate) fn texts(batch: &impl FetchedBatch) -> Vec<String> {
+    let mut records = Vec::new();
+    batch.records(&mut records).unwrap();
+    records.iter().map(|record| String::from_utf8(record.value.unwrap().to_vec()).unwrap()).collect()
+}
+
+/// Polls until the event that is looked for comes, and says what it was.
+pub(crate) fn poll_until<T>(
+    consumer: &mut KafkaConsumer,
+    mut wanted: impl FnMut(Polled<millstream_kafka::KafkaBatch>) -> Option<T>,
+) -> T {
+    let began = Instant::now();
+    loop {
+        assert!(began.elapsed() < SOON, "it does not come");
+        if let Some(found) = wanted(consumer.poll(Duration::from_millis(100)).unwrap()) {
+            return found;
+        }
+    }
+}
+
+/// Polls until partitions are assigned.
+pub(crate) fn assigned(consumer: &mut KafkaConsumer) -> (Vec<TopicPartition>, GroupMetadata) {
+    poll_until(consumer, |polled| match polled {
+        Polled::Assigned { partitions, group } if !partitions.is_empty() => Some((partitions, group)),
+        _ => None,
+    })
+}
