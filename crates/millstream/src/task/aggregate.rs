@@ -7,7 +7,7 @@ use super::TaskError;
 use super::aggregate_state::AggregateState;
 use super::grouping::Partials;
 use super::metadata::OffsetMetadata;
-use super::repartition::{self, HEADER, Message, Partial};
+use super::repartition::{self, HEADER, Message};
 use super::side_output::RecordCounters;
 use super::stream_task::{CommittedTime, StreamTask};
 use crate::broker::{CommittedOffset, Delivered, TransactionalProducer};
@@ -123,7 +123,7 @@ impl AggregateTask {
             return self.merge_foreign(record);
         }
         match record.value.and_then(repartition::decode) {
-            Some(Message::Partial(partial)) => self.merge_partial(record, &partial),
+            Some(Message::Partials(partials)) => self.merge_partials(record, partials),
             Some(Message::Watermark { source, closed_through }) => {
                 self.working.sources.heard(source, closed_through);
                 self.working.floor = self.working.closed_through();
@@ -133,20 +133,25 @@ impl AggregateTask {
         }
     }
 
-    fn merge_partial(&mut self, record: &Record<'_>, partial: &Partial<'_>) -> Result<(), TaskError> {
-        let key = record.key.ok_or_else(|| self.unreadable(record))?;
-        if partial.size_ms != self.windows.size_ms() {
+    fn merge_partials(&mut self, record: &Record<'_>, partials: repartition::Partials<'_>) -> Result<(), TaskError> {
+        if partials.size_ms != self.windows.size_ms() {
             return Err(TaskError::Stop(format!(
-                "record {}@{} is a partial count of a {} ms window, this store counts in windows of {} ms: give the window size back, or \
+                "record {}@{} holds partial counts of {} ms windows, this store counts in windows of {} ms: give the window size back, or \
                  count under another application id",
                 self.input,
                 record.offset,
-                partial.size_ms,
+                partials.size_ms,
                 self.windows.size_ms()
             )));
         }
-        self.check_open(record, partial.start)?;
-        if self.partials.merge(key, partial) { Ok(()) } else { Err(self.unreadable(record)) }
+        for partial in partials {
+            let partial = partial.ok_or_else(|| self.unreadable(record))?;
+            self.check_open(record, partial.start)?;
+            if !self.partials.merge(&partial) {
+                return Err(self.unreadable(record));
+            }
+        }
+        Ok(())
     }
 
     fn merge_foreign(&mut self, record: &Record<'_>) -> Result<(), TaskError> {

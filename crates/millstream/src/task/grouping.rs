@@ -46,8 +46,8 @@ pub(crate) struct ChangedRow<'a> {
     pub(crate) is_new: bool,
 }
 
-/// Is shown a partial aggregate as (window start, key, largest event time, aggregate in compact form).
-pub(crate) type VisitPartial<'a> = dyn FnMut(Timestamp, &[u8], Timestamp, &[u8]) -> Result<(), TaskError> + 'a;
+/// Is shown a partial aggregate.
+pub(crate) type VisitPartial<'a> = dyn FnMut(&Partial<'_>) -> Result<(), TaskError> + 'a;
 
 /// The partial aggregates of the transaction being built.
 pub(crate) trait Partials: Send {
@@ -55,7 +55,7 @@ pub(crate) trait Partials: Send {
     fn process(&mut self, records: &[Record<'_>], intake: &mut Intake<'_>) -> Result<(), TaskError>;
 
     /// Adds a partial aggregate that came over the repartition topic; false where it cannot be read.
-    fn merge(&mut self, key: &[u8], partial: &Partial<'_>) -> bool;
+    fn merge(&mut self, partial: &Partial<'_>) -> bool;
 
     /// Adds one event that Kafka Streams sent over the repartition topic; false where the aggregate cannot be made of it.
     fn merge_foreign(&mut self, key: &[u8], timestamp: Timestamp) -> bool;
@@ -173,10 +173,10 @@ where
         Ok(())
     }
 
-    fn merge(&mut self, key: &[u8], partial: &Partial<'_>) -> bool {
+    fn merge(&mut self, partial: &Partial<'_>) -> bool {
         let aggregation = &self.grouping.aggregation;
         let Some(acc) = aggregation.decode_compact(partial.acc) else { return false };
-        let (entry, _) = self.table.entry(partial.start, key, || aggregation.init());
+        let (entry, _) = self.table.entry(partial.start, partial.key, || aggregation.init());
         entry.latest = entry.latest.max(partial.latest);
         aggregation.merge(&mut entry.acc, acc);
         true
@@ -195,7 +195,8 @@ where
         for entry in self.table.entries() {
             self.scratch.clear();
             self.grouping.aggregation.encode_compact(&entry.acc, &mut self.scratch);
-            visit(entry.start, self.table.key(entry), entry.latest, &self.scratch)?;
+            let key = self.table.key(entry);
+            visit(&Partial { key, start: entry.start, latest: entry.latest, acc: &self.scratch })?;
         }
         self.table.clear();
         Ok(())

@@ -3,7 +3,7 @@
 use super::TaskError;
 use super::grouping::{Intake, Partials};
 use super::metadata::OffsetMetadata;
-use super::repartition::{self, HEADER, VERSION};
+use super::repartition::{self, Block, HEADER, VERSION};
 use super::side_output::{RecordCounters, SideOutput};
 use super::stream_task::{CommittedTime, StreamTask};
 use crate::broker::{CommittedOffset, Delivered, TransactionalProducer};
@@ -92,15 +92,13 @@ impl Repartition {
         Self { topic, partitions, header }
     }
 
-    fn send_partial(
-        &self,
-        producer: &mut dyn TransactionalProducer,
-        key: &[u8],
-        value: &[u8],
-        latest: Timestamp,
-    ) -> Result<(), TaskError> {
-        let to = TopicPartition::new(self.topic.clone(), partition_for_key(key, self.partitions));
-        producer.send(&to, &Record::new(Some(key), Some(value), latest).with_headers(self.header.as_headers()))?;
+    /// Sends what a block holds to that partition, and empties it.
+    fn send_block(&self, producer: &mut dyn TransactionalProducer, partition: u32, block: &mut Block) -> Result<(), TaskError> {
+        if let Some((value, latest)) = block.record() {
+            let to = TopicPartition::new(self.topic.clone(), Partition(partition));
+            producer.send(&to, &Record::new(None, Some(value), latest).with_headers(self.header.as_headers()))?;
+        }
+        block.clear();
         Ok(())
     }
 
@@ -133,6 +131,8 @@ pub(crate) struct SourceTask {
     idle: bool,
     committed: SourcePosition,
     staged: Option<SourcePosition>,
+    /// One for each partition of the repartition topic.
+    blocks: Vec<Block>,
 }
 
 impl SourceTask {
@@ -146,7 +146,24 @@ impl SourceTask {
     ) -> Self {
         let progress = committed.progress(windows);
         let (position, idle) = (committed.offset, committed.is_idle());
-        Self { input, repartition, windows, partials, progress, side, position, idle, committed, staged: None }
+        let blocks = (0..repartition.partitions).map(|_| Block::default()).collect();
+        Self { input, repartition, windows, partials, progress, side, position, idle, committed, staged: None, blocks }
+    }
+}
+
+impl SourceTask {
+    fn stage_partials(&mut self, producer: &mut dyn TransactionalProducer) -> Result<(), TaskError> {
+        let Self { repartition, blocks, partials, .. } = self;
+        let size_ms = self.windows.size_ms();
+        // What a transaction that was given up has left there.
+        blocks.iter_mut().for_each(Block::clear);
+        partials.drain(&mut |partial| {
+            let partition = partition_for_key(partial.key, repartition.partitions).0;
+            let block = &mut blocks[partition as usize];
+            block.push(size_ms, partial);
+            if block.is_full() { repartition.send_block(producer, partition, block) } else { Ok(()) }
+        })?;
+        (0..).zip(blocks).try_for_each(|(partition, block)| repartition.send_block(producer, partition, block))
     }
 }
 
@@ -170,14 +187,7 @@ impl StreamTask for SourceTask {
     }
 
     fn stage(&mut self, producer: &mut dyn TransactionalProducer) -> Result<CommittedOffset, TaskError> {
-        let mut value = Vec::new();
-        let (repartition, size_ms) = (&self.repartition, self.windows.size_ms());
-        self.partials.drain(&mut |start, key, latest, acc| {
-            value.clear();
-            repartition::encode_partial_head(start, size_ms, latest, &mut value);
-            value.extend_from_slice(acc);
-            repartition.send_partial(producer, key, &value, latest)
-        })?;
+        self.stage_partials(producer)?;
         self.side.send(producer)?;
         // After the partial aggregates: whoever reads the watermark has read them.
         if self.progress.closed_through() > self.committed.closed_through() {
