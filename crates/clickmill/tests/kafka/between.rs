@@ -61,7 +61,7 @@ fn a_crash_between_commit_and_store_changes_no_count() {
     service.start_and_wait();
     writer.finish();
     let tally = counts::check(&scenario);
-    counts::check_answers(&service, &tally);
+    counts::check_answers(&scenario, &mut service, &tally);
     println!("{rounds} crashes between a commit and the write of a store");
     service.stop();
 }

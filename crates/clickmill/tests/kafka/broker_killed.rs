@@ -32,7 +32,7 @@ fn a_broker_killed_in_the_middle_changes_no_count() {
     writer.finish();
     let tally = counts::check(&scenario);
     service.wait_until_ready();
-    counts::check_answers(&service, &tally);
+    counts::check_answers(&scenario, &mut service, &tally);
     println!("{kills} kills of the broker: {:?}", failures(&service.log()));
     assert_eq!(service.starts(), 1, "it went on by itself");
     service.stop();

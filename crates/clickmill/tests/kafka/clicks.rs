@@ -24,6 +24,8 @@ pub(crate) struct Clicks {
     pub(crate) count: u64,
     pub(crate) partitions: u32,
     pub(crate) ads: u64,
+    /// Bytes that an ad's id has on top.
+    pub(crate) ad_padding: usize,
     pub(crate) start_ms: i64,
     pub(crate) span_ms: i64,
     pub(crate) disorder_ms: i64,
@@ -44,7 +46,8 @@ impl Clicks {
     pub(crate) fn mixed(count: u64, seed: u64) -> Self {
         let start_ms = 1_717_200_000_000;
         let (span_ms, disorder_ms) = (120 * MINUTE_MS, MINUTE_MS / 2);
-        Self { seed, count, partitions: 8, ads: 5_000, start_ms, span_ms, disorder_ms, late_share: 0.01, bad_share: 0.01 }
+        let (ads, ad_padding, late_share, bad_share) = (5_000, 0, 0.01, 0.01);
+        Self { seed, count, partitions: 8, ads, ad_padding, start_ms, span_ms, disorder_ms, late_share, bad_share }
     }
 
     fn nth(&self, number: u64) -> Click {
@@ -61,13 +64,14 @@ impl Clicks {
         };
         let event_time = (timestamp - back).max(0);
         let is_bad = (self.late_share..self.late_share + self.bad_share).contains(&kind);
-        let value = if is_bad { bad(number, timestamp) } else { good(number, ad, event_time) };
+        let value = if is_bad { bad(number, timestamp) } else { self.good(number, ad, event_time) };
         Click { partition, key: format!("user-{}", random.below(10_000)), value, timestamp }
     }
-}
 
-fn good(number: u64, ad: u64, event_time: i64) -> String {
-    format!(r#"{{"click_id":"c-{number}","ad_id":"ad-{ad}","timestamp":{event_time},"page":"/p/{}"}}"#, number % 977)
+    fn good(&self, number: u64, ad: u64, event_time: i64) -> String {
+        let (padding, page) = ("x".repeat(self.ad_padding), number % 977);
+        format!(r#"{{"click_id":"c-{number}","ad_id":"ad-{ad}{padding}","timestamp":{event_time},"page":"/p/{page}"}}"#)
+    }
 }
 
 /// What is no click: cut off, without an ad, an ad that is no text, far ahead of its arrival, no JSON.

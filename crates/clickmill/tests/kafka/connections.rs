@@ -42,7 +42,7 @@ fn connections_that_fail_change_no_count() {
     }
     writer.finish();
     let tally = counts::check(&scenario);
-    counts::check_answers(&service, &tally);
+    counts::check_answers(&scenario, &mut service, &tally);
     println!("{rounds} rounds of failing connections: {:?}", failures(&service.log()));
     assert_eq!(service.starts(), 1, "it went on by itself");
     service.stop();

@@ -1,9 +1,10 @@
 //! The comparison that every scenario ends with.
 
+use std::collections::HashMap;
 use std::time::{Duration, Instant};
 
 use crate::found;
-use crate::scenario::Scenario;
+use crate::scenario::{Scenario, running_tasks};
 use crate::service::{Service, pause};
 use crate::tally::{Counts, Tally};
 use crate::topic;
@@ -40,8 +41,9 @@ pub(crate) fn check(scenario: &Scenario) -> Tally {
     tally
 }
 
-/// The store's own counts, over HTTP, of an instance that has all tasks.
-pub(crate) fn check_answers(service: &Service, tally: &Tally) {
+/// The store's own counts, over HTTP, of an instance that has all tasks or is about to get them.
+pub(crate) fn check_answers(scenario: &Scenario, service: &mut Service, tally: &Tally) {
+    service.wait_until("alone", |service| running_tasks(service) == scenario.task_count());
     let totals = tally.totals();
     let (Some((first, _)), Some((last, _))) = (totals.first_key_value(), totals.last_key_value()) else { return };
     let period = format!("from={first}&to={}", last + crate::tally::SIZE_MS);
@@ -49,7 +51,7 @@ pub(crate) fn check_answers(service: &Service, tally: &Tally) {
     let windows = answer["windows"].as_array().unwrap();
     let clicks = windows.iter().map(|window| window["clicks"].as_i64().unwrap());
     assert!(clicks.eq(totals.values().copied()), "the store's totals by window");
-    let mut of_ads = std::collections::HashMap::<&str, i64>::new();
+    let mut of_ads = HashMap::<&str, i64>::new();
     tally.counts.iter().for_each(|((ad, _), count)| *of_ads.entry(ad).or_default() += count);
     for ad in service.query(&format!("/v1/ads/top?{period}&limit=1000"))["ads"].as_array().unwrap() {
         let name = ad["ad_id"].as_str().unwrap();

@@ -35,8 +35,8 @@ fn a_full_disk_changes_no_count() {
 
 fn on_a_small_disk(servers: &str) {
     let rounds = short_or_full(2, 10);
-    // Many rows, so that there is something to write.
-    let clicks = Clicks { ads: 1_000_000, ..Clicks::mixed(size::clicks(120_000, 1_000_000), size::seed()) };
+    // Many large rows, so that there is something to write.
+    let clicks = Clicks { ads: 1_000_000, ad_padding: 200, ..Clicks::mixed(size::clicks(120_000, 1_000_000), size::seed()) };
     let scenario = Scenario::new("full-disk", servers, clicks);
     let mut service = scenario.instance(0);
     mount(&scenario.instance_dir(0).join("data"));
@@ -58,7 +58,7 @@ fn on_a_small_disk(servers: &str) {
     }
     writer.finish();
     let tally = counts::check(&scenario);
-    counts::check_answers(&service, &tally);
+    counts::check_answers(&scenario, &mut service, &tally);
     println!("{rounds} times without room, {} starts", service.starts());
     service.stop();
 }

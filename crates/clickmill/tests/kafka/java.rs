@@ -52,7 +52,7 @@ fn an_application_moves_from_kafka_streams_in_place() {
     service.start_and_wait();
     writer.finish();
     let tally = counts::check(&scenario);
-    counts::check_answers(&service, &tally);
+    counts::check_answers(&scenario, &mut service, &tally);
     service.stop();
 }
 

@@ -15,7 +15,7 @@ fn only_what_is_late_in_its_own_partition_is_late() {
     let mut service = scenario.instance(0);
     service.start_and_wait();
     let tally = counts::check(&scenario);
-    counts::check_answers(&service, &tally);
+    counts::check_answers(&scenario, &mut service, &tally);
     service.stop();
     let mut java = StreamsProgram::start(&scenario, "java-lateness");
     java.wait_until_caught_up(&scenario.clicks_topic);

@@ -22,12 +22,12 @@ fn deleted_state_comes_back_from_the_changelog() {
     service.start_and_wait();
     writer.finish();
     let tally = counts::check(&scenario);
-    counts::check_answers(&service, &tally);
+    counts::check_answers(&scenario, &mut service, &tally);
     service.stop();
     // And once more where there is nothing but the changelog: no click is read again, the answers are the same.
     fs::remove_dir_all(service.data_dir()).unwrap();
     service.start_and_wait();
-    counts::check_answers(&service, &tally);
+    counts::check_answers(&scenario, &mut service, &tally);
     counts::check(&scenario);
     service.stop();
 }

@@ -25,7 +25,7 @@ fn nothing_of_old_clicks_is_lost_to_retention() {
     fs::remove_dir_all(service.data_dir()).unwrap();
     service.start_and_wait();
     counts::check(&scenario);
-    counts::check_answers(&service, &tally);
+    counts::check_answers(&scenario, &mut service, &tally);
     service.stop();
 }
 

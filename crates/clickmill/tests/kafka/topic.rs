@@ -17,14 +17,16 @@ const TIMEOUT: Duration = Duration::from_secs(30);
 /// How long the broker may take until an open transaction has ended, be it by its timeout, and until a read gets on.
 const PATIENCE: Duration = Duration::from_secs(60);
 
-pub(crate) fn create(servers: &str, topic: &str, partitions: u32, settings: &[(&str, &str)]) {
+pub(crate) fn create(servers: &str, name: &str, partitions: u32, settings: &[(&str, &str)]) {
     let admin: AdminClient<DefaultClientContext> = ClientConfig::new().set("bootstrap.servers", servers).create().unwrap();
-    let topic = NewTopic::new(topic, partitions as i32, TopicReplication::Fixed(1));
+    let topic = NewTopic::new(name, partitions as i32, TopicReplication::Fixed(1));
     let topic = settings.iter().fold(topic, |topic, (key, value)| topic.set(key, value));
     let created = tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap().block_on(async {
         admin.create_topics([&topic], &AdminOptions::new().operation_timeout(Some(TIMEOUT))).await
     });
     created.unwrap().pop().unwrap().unwrap();
+    // The broker knows of it a moment later.
+    partition_count(&consumer(servers, "topics", "read_committed"), name);
 }
 
 fn consumer(servers: &str, group: &str, isolation: &str) -> BaseConsumer {
@@ -34,7 +36,7 @@ fn consumer(servers: &str, group: &str, isolation: &str) -> BaseConsumer {
     config.create().unwrap()
 }
 
-fn partitions(consumer: &BaseConsumer, topic: &str) -> i32 {
+fn partition_count(consumer: &BaseConsumer, topic: &str) -> i32 {
     let began = Instant::now();
     loop {
         let metadata = consumer.fetch_metadata(Some(topic), TIMEOUT).unwrap();
@@ -56,14 +58,14 @@ pub(crate) fn exists(servers: &str, topic: &str) -> bool {
 pub(crate) fn ranges(servers: &str, topic: &str) -> Vec<(i64, i64)> {
     let consumer = consumer(servers, "ranges", "read_uncommitted");
     let range = |partition| consumer.fetch_watermarks(topic, partition, TIMEOUT).unwrap();
-    (0..partitions(&consumer, topic)).map(range).collect()
+    (0..partition_count(&consumer, topic)).map(range).collect()
 }
 
 /// The group's committed position in each partition of a topic; none where it has none.
 pub(crate) fn committed(servers: &str, group: &str, topic: &str) -> Vec<Option<i64>> {
     let consumer = consumer(servers, group, "read_committed");
     let mut list = TopicPartitionList::new();
-    list.add_partition_range(topic, 0, partitions(&consumer, topic) - 1);
+    list.add_partition_range(topic, 0, partition_count(&consumer, topic) - 1);
     let committed = consumer.committed_offsets(list, TIMEOUT).unwrap();
     let offset = |offset| if let Offset::Offset(offset) = offset { Some(offset) } else { None };
     committed.elements().iter().map(|element| offset(element.offset())).collect()
@@ -72,7 +74,7 @@ pub(crate) fn committed(servers: &str, group: &str, topic: &str) -> Vec<Option<i
 /// Visits everything that is committed, each partition in its order. No transaction may stay open.
 pub(crate) fn read(servers: &str, topic: &str, mut visit: impl FnMut(&BorrowedMessage<'_>)) {
     let consumer = consumer(servers, "reader", "read_committed");
-    let count = partitions(&consumer, topic);
+    let count = partition_count(&consumer, topic);
     wait_for_open_transactions(&consumer, servers, topic);
     let mut list = TopicPartitionList::new();
     for partition in 0..count {
