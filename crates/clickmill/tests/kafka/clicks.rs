@@ -1,9 +1,9 @@
 //! Clicks by a seed, and their writer: an independent producer, as another program would be.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::JoinHandle;
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use rdkafka::ClientConfig;
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
@@ -48,6 +48,14 @@ impl Clicks {
         let (span_ms, disorder_ms) = (120 * MINUTE_MS, MINUTE_MS / 2);
         let (ads, ad_padding, late_share, bad_share) = (5_000, 0, 0.01, 0.01);
         Self { seed, count, partitions: 8, ads, ad_padding, start_ms, span_ms, disorder_ms, late_share, bad_share }
+    }
+
+    /// The same, up to now. A broker that is killed forgets, when it starts again, the producers whose last record is older than a
+    /// day by its own timestamp (`producer.id.expiration.ms`): what their clients send again is then written twice.
+    #[allow(clippy::disallowed_methods, reason = "the broker reads its clock")]
+    pub(crate) fn of_today(self) -> Self {
+        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_millis() as i64;
+        Self { start_ms: now - self.span_ms, ..self }
     }
 
     fn nth(&self, number: u64) -> Click {
@@ -106,34 +114,36 @@ impl Random {
     }
 }
 
-/// Writes clicks in the background, and holds the last twentieth back until it is told to finish: until then there is something to
-/// count.
+/// Writes clicks in the background. The last twentieth comes in a trickle until it is told to finish, so that there is always
+/// something to count.
 pub(crate) struct Writer {
     thread: JoinHandle<()>,
-    allowed: Arc<AtomicU64>,
-    count: u64,
+    finishes: Arc<AtomicBool>,
 }
+
+/// Clicks a second at the end.
+const TRICKLE: u64 = 20;
 
 impl Writer {
     /// Starts to write so many clicks a second.
     pub(crate) fn start(servers: &str, topic: &str, clicks: &Clicks, rate: u64) -> Self {
-        let allowed = Arc::new(AtomicU64::new(clicks.count / 20 * 19));
-        let (topic, clicks, count) = (topic.to_owned(), clicks.clone(), clicks.count);
-        let (producer, may_write) = (producer(servers), allowed.clone());
-        let thread = std::thread::spawn(move || write(&producer, &topic, &clicks, rate, &may_write));
-        Self { thread, allowed, count }
+        let finishes = Arc::new(AtomicBool::new(false));
+        let (topic, clicks) = (topic.to_owned(), clicks.clone());
+        let (producer, told_to_finish) = (producer(servers), finishes.clone());
+        let thread = std::thread::spawn(move || write(&producer, &topic, &clicks, rate, &told_to_finish));
+        Self { thread, finishes }
     }
 
     /// Writes the rest, as fast as it goes.
     pub(crate) fn finish(self) {
-        self.allowed.store(self.count, Ordering::Relaxed);
+        self.finishes.store(true, Ordering::Relaxed);
         self.thread.join().unwrap();
     }
 }
 
 /// Writes all clicks as fast as it goes.
 pub(crate) fn write_all(servers: &str, topic: &str, clicks: &Clicks) {
-    write(&producer(servers), topic, clicks, u64::MAX, &AtomicU64::new(clicks.count));
+    write(&producer(servers), topic, clicks, 1, &AtomicBool::new(true));
 }
 
 type ClicksProducer = ThreadedProducer<DefaultProducerContext>;
@@ -144,15 +154,12 @@ fn producer(servers: &str) -> ClicksProducer {
     config.set("reconnect.backoff.max.ms", "1000").create().unwrap()
 }
 
-fn write(producer: &ClicksProducer, topic: &str, clicks: &Clicks, rate: u64, allowed: &AtomicU64) {
-    let began = Instant::now();
+fn write(producer: &ClicksProducer, topic: &str, clicks: &Clicks, rate: u64, finishes: &AtomicBool) {
+    let mut due = Instant::now();
     for number in 0..clicks.count {
-        let is_held = || number >= allowed.load(Ordering::Relaxed);
-        let is_early = || {
-            let due = began.elapsed().as_secs_f64() * rate as f64;
-            allowed.load(Ordering::Relaxed) < clicks.count && number as f64 > due
-        };
-        while is_held() || is_early() {
+        let rate = if number < clicks.count / 20 * 19 { rate } else { TRICKLE };
+        due += Duration::from_nanos(1_000_000_000 / rate);
+        while !finishes.load(Ordering::Relaxed) && Instant::now() < due {
             pause(Duration::from_millis(2));
         }
         send(producer, topic, &clicks.nth(number));
