@@ -168,7 +168,8 @@ fn write(producer: &ClicksProducer, topic: &str, clicks: &Clicks, rate: u64, fin
 }
 
 fn send(producer: &ClicksProducer, topic: &str, click: &Click) {
-    let record = BaseRecord::to(topic).partition(click.partition).timestamp(click.timestamp).key(&click.key).payload(&click.value);
+    let record =
+        BaseRecord::to(topic).partition(click.partition).timestamp(click.timestamp).key(&click.key).payload(&click.value);
     let (mut unsent, began) = (record, Instant::now());
     while let Err((error, record)) = producer.send(unsent) {
         let is_full = matches!(error, KafkaError::MessageProduction(RDKafkaErrorCode::QueueFull));

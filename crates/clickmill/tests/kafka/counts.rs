@@ -33,7 +33,12 @@ pub(crate) fn check(scenario: &Scenario) -> Tally {
     );
     assert_eq!(tally.records, tally.counted() + late.len() as u64 + dead_lettered.len() as u64);
     assert!(late == tally.late, "{} late, {} expected", late.len(), tally.late.len());
-    assert!(dead_lettered == tally.dead_lettered, "{} dead-lettered, {} expected", dead_lettered.len(), tally.dead_lettered.len());
+    assert!(
+        dead_lettered == tally.dead_lettered,
+        "{} dead-lettered, {} expected",
+        dead_lettered.len(),
+        tally.dead_lettered.len()
+    );
     assert_same("the changelog", &found::changelog(servers, application_id), &tally.counts);
     let closed = found::closed(servers, application_id);
     assert_eq!(closed.open_rows, 0, "rows of windows without an end");

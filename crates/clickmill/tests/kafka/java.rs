@@ -47,7 +47,10 @@ fn an_application_moves_from_kafka_streams_in_place() {
     java.stop();
     let repartition = "moved-ad-clicks-store-repartition";
     let ends: Vec<_> = topic::ranges(&scenario.servers, repartition).into_iter().map(|(_, end)| end).collect();
-    println!("moved with the repartition topic at {ends:?}, read to {:?}", topic::committed(&scenario.servers, "moved", repartition));
+    println!(
+        "moved with the repartition topic at {ends:?}, read to {:?}",
+        topic::committed(&scenario.servers, "moved", repartition)
+    );
     let mut service = scenario.instance(0);
     service.start_and_wait();
     writer.finish();
@@ -104,7 +107,9 @@ impl StreamsProgram {
     /// Waits until its changelog tells of so many clicks.
     pub(crate) fn wait_until_some_are_counted(&mut self, clicks: u64) {
         let (began, changelog) = (Instant::now(), format!("{}-ad-clicks-store-changelog", self.application_id));
-        while !self.exists(&changelog) || found::changelog(&self.servers, &self.application_id).values().sum::<i64>() < clicks as i64 {
+        while !self.exists(&changelog)
+            || found::changelog(&self.servers, &self.application_id).values().sum::<i64>() < clicks as i64
+        {
             assert!(began.elapsed() < PATIENCE && self.process.try_wait().unwrap().is_none(), "{}", self.log());
             pause(Duration::from_millis(300));
         }

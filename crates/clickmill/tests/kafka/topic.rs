@@ -21,9 +21,11 @@ pub(crate) fn create(servers: &str, name: &str, partitions: u32, settings: &[(&s
     let admin: AdminClient<DefaultClientContext> = ClientConfig::new().set("bootstrap.servers", servers).create().unwrap();
     let topic = NewTopic::new(name, partitions as i32, TopicReplication::Fixed(1));
     let topic = settings.iter().fold(topic, |topic, (key, value)| topic.set(key, value));
-    let created = tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap().block_on(async {
-        admin.create_topics([&topic], &AdminOptions::new().operation_timeout(Some(TIMEOUT))).await
-    });
+    let created = tokio::runtime::Builder::new_current_thread()
+        .enable_time()
+        .build()
+        .unwrap()
+        .block_on(async { admin.create_topics([&topic], &AdminOptions::new().operation_timeout(Some(TIMEOUT))).await });
     created.unwrap().pop().unwrap().unwrap();
     // The broker knows of it a moment later.
     partition_count(&consumer(servers, "topics", "read_committed"), name);
