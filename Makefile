@@ -2,10 +2,10 @@
 # profile, so that RocksDB is compiled once for all of these.
 
 .DEFAULT_GOAL := help
-.PHONY: help prerequisites run test bench
+.PHONY: help prerequisites run test bench kafka-up kafka-down
 
 help: ## Show this help
-	@sed -n 's/^\([a-z]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 16
+	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 16
 
 prerequisites: ## Install what is missing to build: a C++ compiler, libclang, Rust
 	@scripts/install-prerequisites.sh
@@ -18,3 +18,9 @@ test: prerequisites ## Check formatting, lints, documentation and dependencies, 
 
 bench: prerequisites ## Run the benchmarks
 	@. scripts/rust-path.sh && cargo bench --workspace --profile dev
+
+kafka-up: ## Start a real Apache Kafka of one node on 127.0.0.1:9092
+	@scripts/kafka-up.sh
+
+kafka-down: ## Stop it again; with CLEAN=1 delete its data too
+	@scripts/kafka-down.sh

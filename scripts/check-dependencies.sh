@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# The dependency rule: the engine is pure, and dependencies point one way, millstream <- millstream-rocksdb <- clickmill.
+# The dependency rule: the engine is pure, and dependencies point one way: millstream <- millstream-rocksdb, millstream-kafka <- clickmill.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
@@ -21,8 +21,11 @@ refuse() { # CRATE PATTERN WHY
 native='.*-sys|cc|cmake|bindgen|cxx|pkg-config'
 storage='rocksdb'
 runtime='tokio.*|async-std|smol|mio|futures.*'
+# The client's wrapper is built on the traits of futures; what would run them is not wanted.
+runtime_itself='tokio.*|async-std|smol|mio'
 http='http|http-.*|hyper.*|axum.*|tower.*|reqwest|ureq.*|h2'
 kafka='rdkafka.*|kafka.*'
 refuse millstream "$native|$storage|$runtime|$http|$kafka|clickmill|millstream-.*" "the engine is pure: no C++, storage, runtime, HTTP or Kafka"
 refuse millstream-rocksdb "$runtime|$http|$kafka|clickmill" "storage knows no runtime, HTTP, Kafka or service"
+refuse millstream-kafka "$storage|librocksdb-sys|$runtime_itself|$http|clickmill|millstream-rocksdb" "the Kafka client knows no storage, runtime, HTTP or service"
 exit $failed

@@ -36,10 +36,22 @@ install() {
     as_root env DEBIAN_FRONTEND=noninteractive apt-get install -qq --yes --no-install-recommends "$@" >/dev/null
 }
 
+# The Kafka client is C: built with make, and linked to the system's OpenSSL and zlib.
+has_library() { # PKG-CONFIG-NAME
+    command -v pkg-config >/dev/null && pkg-config --exists "$1"
+}
+
 missing=()
 command -v cc >/dev/null || missing+=(gcc)
 command -v c++ >/dev/null || missing+=(g++)
 has_libclang || missing+=(libclang-dev)
+command -v make >/dev/null || missing+=(make)
+command -v pkg-config >/dev/null || missing+=(pkg-config)
+has_library openssl || missing+=(libssl-dev)
+has_library zlib || missing+=(zlib1g-dev)
+# The tests start a real Apache Kafka, whose jars come through Maven.
+command -v java >/dev/null || missing+=(default-jre-headless)
+command -v mvn >/dev/null || missing+=(maven)
 [ ${#missing[@]} -eq 0 ] || install "${missing[@]}" || fail "could not install ${missing[*]}"
 
 if ! command -v cargo >/dev/null && ! command -v rustup >/dev/null; then

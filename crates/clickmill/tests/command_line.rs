@@ -41,7 +41,9 @@ fn wrong_usage_and_configuration_end_with_2_and_one_line() {
     for command in ["serve", "config"] {
         let reason = refused(&[command], &[("CLICKMILL_WINDOW__SIZE", "0s")], 2);
         assert!(reason.starts_with("environment CLICKMILL_WINDOW__SIZE: window.size = \"0s\": accepted is "), "{reason}");
-        assert!(refused(&[command, "--kafka", "x:9092"], &[], 2).contains("Kafka is not available in this build"));
+        assert!(refused(&[command, "--kafka", ""], &[], 2).contains("kafka.bootstrap.servers does not name a broker"));
+        let reason = refused(&[command, "--kafka", "x:9092"], &[("CLICKMILL_KAFKA__ISOLATION_LEVEL", "read_uncommitted")], 2);
+        assert!(reason.starts_with("kafka.isolation.level = read_uncommitted (environment "), "{reason}");
         assert!(refused(&[command, "--config", "/nowhere.toml"], &[], 2).contains("/nowhere.toml"));
     }
 }

@@ -157,11 +157,13 @@ impl KafkaConsumer {
 
     /// Trouble of the client as a whole. Most of it passes, and librdkafka tries again by itself.
     fn check_trouble(&self, failure: Failure) -> Result<(), BrokerError> {
+        // The topics were there when they were subscribed to: a broker that does not know one yet will learn of it.
+        let may_be_new = matches!(failure.code, Code::UnknownTopicOrPartition | Code::UnknownTopic);
         let error = self.failed("consuming as a member of", failure);
         match error.kind() {
-            ErrorKind::Stop | ErrorKind::Fenced => Err(error),
+            ErrorKind::Stop | ErrorKind::Fenced if !may_be_new => Err(error),
             _ => {
-                tracing::debug!(%error, "the client tries again");
+                tracing::warn!(%error, "the client tries again");
                 Ok(())
             }
         }
@@ -322,7 +324,8 @@ fn receive(batch: &mut KafkaBatch, message: Message) -> Option<BrokerError> {
         None => {}
         Some(code) => {
             let failure = Failure::new(code, message.error_text());
-            let error = broker_error("reading", &format!("{} from offset {}", batch.partition(), batch.next_offset()), &failure);
+            let subject = format!("{} from offset {} (at {})", batch.partition(), batch.next_offset(), message.offset());
+            let error = broker_error("reading", &subject, &failure);
             if error.kind() != ErrorKind::Retry {
                 return Some(error);
             }
