@@ -32,7 +32,7 @@ pub(crate) fn server_properties(index: usize, ports: &[Ports], more: &[(&str, &s
         ("transaction.state.log.replication.factor", copies),
         ("transaction.state.log.min.isr", in_sync.to_owned()),
     ]);
-    // Small and quick: few partitions of the internal topics, no wait for further members, short sessions allowed.
+    // Small and quick: few partitions of the internal topics, no wait for further members, short sessions allowed, and a lost broker is missed soon.
     let small = [
         ("offsets.topic.num.partitions", "4"),
         ("transaction.state.log.num.partitions", "4"),
@@ -40,6 +40,8 @@ pub(crate) fn server_properties(index: usize, ports: &[Ports], more: &[(&str, &s
         ("num.io.threads", "4"),
         ("group.initial.rebalance.delay.ms", "0"),
         ("group.min.session.timeout.ms", "1000"),
+        ("broker.session.timeout.ms", "3000"),
+        ("broker.heartbeat.interval.ms", "500"),
         ("transaction.abort.timed.out.transaction.cleanup.interval.ms", "1000"),
     ];
     properties.extend(small.iter().chain(more).map(|(key, value)| (*key, (*value).to_owned())));

@@ -194,10 +194,12 @@ const FETCH_ALONE: &[(&str, &str)] = &[
     ("queued.max.messages.kbytes", "4096"),
 ];
 
-/// A commit sends everything at once, so nothing waits as long as it may; the bounds are what one commit needs at most at a time.
+/// A commit sends everything at once, so nothing waits as long as it may; the bounds are what one commit needs at most at a time. The
+/// coordinator refuses a transaction for a few milliseconds after the one before, while it writes its markers: hence the short retry.
 const TRANSACTIONAL: &[(&str, &str)] = &[
     ("transaction.timeout.ms", "10000"),
     ("linger.ms", "50"),
+    ("retry.backoff.ms", "10"),
     ("queue.buffering.max.kbytes", "65536"),
     ("queue.buffering.max.messages", "500000"),
 ];

@@ -4,8 +4,8 @@ use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use millstream::broker::{BrokerError, Consumer, ErrorKind, GroupMetadata, Polled};
-use millstream::record::{Offset, Topic, TopicPartition};
+use millstream::broker::{BrokerError, Consumer, ErrorKind, FetchedBatch, GroupMetadata, Polled};
+use millstream::record::{Offset, Partition, Topic, TopicPartition};
 use rdkafka::Offset as NativeOffset;
 use rdkafka::consumer::{BaseConsumer, Consumer as _};
 use rdkafka::error::RDKafkaErrorCode as Code;
@@ -190,7 +190,6 @@ impl KafkaConsumer {
     }
 
     fn forget_fetched(&mut self, partition: &TopicPartition) {
-        use millstream::broker::FetchedBatch;
         self.fetched.retain(|fetched| !matches!(fetched, Ok(batch) if batch.partition() == partition));
     }
 
@@ -203,10 +202,8 @@ impl KafkaConsumer {
             let at = match open.iter().rposition(|batch| batch.takes(&message)) {
                 Some(at) => at,
                 None => {
-                    let partition = TopicPartition::new(
-                        self.name_of(message.topic()),
-                        millstream::record::Partition(message.partition().max(0) as u32),
-                    );
+                    let partition =
+                        TopicPartition::new(self.name_of(message.topic()), Partition(message.partition().max(0) as u32));
                     // What was taken before a rewind or a pause is not wanted; librdkafka drops it too, where it still has it.
                     let Some(Fetching::From(from)) = self.assigned.get(&partition) else { continue };
                     open.push(KafkaBatch::new(partition, *from, client.clone()));
@@ -250,7 +247,6 @@ impl KafkaConsumer {
     }
 
     fn keep(&mut self, batch: KafkaBatch) {
-        use millstream::broker::FetchedBatch;
         if let Some(Fetching::From(from)) = self.assigned.get_mut(batch.partition())
             && batch.next_offset() > *from
         {
@@ -318,7 +314,6 @@ impl KafkaConsumer {
 
 /// Adds what was fetched to a batch of its partition; an error is what the partition cannot go on with.
 fn receive(batch: &mut KafkaBatch, message: Message) -> Option<BrokerError> {
-    use millstream::broker::FetchedBatch;
     match message.error() {
         None if message.offset() >= batch.next_offset().0 => batch.push(message),
         None => {}

@@ -157,6 +157,10 @@ impl<'a, C: ClientContext> Admin<'a, C> {
             let info = *infos.first().ok_or_else(Failure::timed_out)?;
             let found = &*sys::rd_kafka_ListOffsetsResultInfo_topic_partition(info);
             Failure::check(found.err)?;
+            // Not an offset, and no error either: an answer that says nothing.
+            if found.offset < 0 {
+                return Err(Failure::timed_out());
+            }
             Ok(Offset(found.offset))
         }
     }

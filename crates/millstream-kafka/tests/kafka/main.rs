@@ -10,4 +10,5 @@ mod engine;
 mod positions;
 mod rebalances;
 mod support;
+mod three_brokers;
 mod transactions;

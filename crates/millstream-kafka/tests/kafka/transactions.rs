@@ -140,6 +140,8 @@ fn a_commit_without_an_answer_has_an_unknown_outcome_and_is_settled_by_the_succe
     producer.send(&to, &Record::new(None, Some(b"perhaps"), Timestamp(1))).unwrap();
     // The record is written before the broker hangs, so that only the end of the transaction is open.
     while broker.log_range(&to, Isolation::ReadUncommitted).unwrap().end < Offset(1) {}
+    // And the producer has heard of it: else it would know that nothing can have committed.
+    std::thread::park_timeout(Duration::from_secs(1));
     cluster.suspend(0);
     let outcome = producer.commit();
     cluster.resume(0);
