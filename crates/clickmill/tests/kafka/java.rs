@@ -38,24 +38,26 @@ fn kafka_streams_and_the_service_count_the_same() {
 
 #[test]
 fn an_application_moves_from_kafka_streams_in_place() {
-    let clicks = Clicks { bad_share: 0.0, ..Clicks::mixed(size::clicks(40_000, 1_000_000), size::seed()) };
+    let mixed = Clicks::mixed(size::clicks(40_000, 1_000_000), size::seed());
+    let clicks = Clicks { bad_share: 0.0, late_share: 0.0, ..mixed };
     let scenario = Scenario::new("moved", cluster::shared().bootstrap_servers(), clicks);
-    let scenario = Scenario { grace_ms: LONG_GRACE_MS, ..scenario };
-    let writer = scenario.start_writing(20);
+    // Live, so that the partitions' times are close to each other: some windows are final in the end, and nothing is late.
+    let scenario = Scenario { grace_ms: 90 * MINUTE_MS, ..scenario };
     let mut java = StreamsProgram::start(&scenario, "moved");
+    java.wait_until_running();
+    let writer = scenario.start_writing(20);
     java.wait_until_some_are_counted(scenario.clicks.count / 3);
     java.stop();
     let repartition = "moved-ad-clicks-store-repartition";
     let ends: Vec<_> = topic::ranges(&scenario.servers, repartition).into_iter().map(|(_, end)| end).collect();
-    println!(
-        "moved with the repartition topic at {ends:?}, read to {:?}",
-        topic::committed(&scenario.servers, "moved", repartition)
-    );
+    let read = topic::committed(&scenario.servers, "moved", repartition);
+    println!("moved with the repartition topic at {ends:?}, read to {read:?}");
     let mut service = scenario.instance(0);
     service.start_and_wait();
     writer.finish();
     let tally = counts::check(&scenario);
     counts::check_answers(&scenario, &mut service, &tally);
+    assert!(!tally.final_counts().is_empty(), "some windows are final");
     service.stop();
 }
 
@@ -102,6 +104,14 @@ impl StreamsProgram {
         command.stdin(Stdio::null()).stdout(File::create(&out).unwrap()).stderr(File::create(err).unwrap());
         let process = command.spawn().expect("java can be run");
         Self { servers: scenario.servers.clone(), application_id: application_id.to_owned(), out, process }
+    }
+
+    fn wait_until_running(&mut self) {
+        let began = Instant::now();
+        while !fs::read_to_string(&self.out).unwrap().contains("RUNNING") {
+            assert!(began.elapsed() < PATIENCE && self.process.try_wait().unwrap().is_none(), "{}", self.log());
+            pause(Duration::from_millis(100));
+        }
     }
 
     /// Waits until its changelog tells of so many clicks.

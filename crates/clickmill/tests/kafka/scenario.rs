@@ -20,6 +20,7 @@ pub(crate) struct Scenario {
     pub(crate) clicks: Clicks,
     pub(crate) grace_ms: i64,
     pub(crate) session_timeout_ms: u64,
+    pub(crate) transaction_timeout_ms: u64,
     pub(crate) dir: TempDir,
 }
 
@@ -30,8 +31,16 @@ impl Scenario {
         // The clicks are old, and brokers delete by the record's own time.
         topic::create(servers, &clicks_topic, clicks.partitions, &[("retention.ms", "-1")]);
         let (servers, application_id) = (servers.to_owned(), name.to_owned());
-        let (grace_ms, session_timeout_ms, dir) = (MINUTE_MS, SESSION_TIMEOUT_MS, tempfile::tempdir().unwrap());
-        Self { servers, application_id, clicks_topic, clicks, grace_ms, session_timeout_ms, dir }
+        Self {
+            servers,
+            application_id,
+            clicks_topic,
+            clicks,
+            grace_ms: MINUTE_MS,
+            session_timeout_ms: SESSION_TIMEOUT_MS,
+            transaction_timeout_ms: 10_000,
+            dir: tempfile::tempdir().unwrap(),
+        }
     }
 
     /// An instance with a directory of its own, not yet running.
@@ -45,13 +54,14 @@ impl Scenario {
 
     /// Nothing depends on when a test runs: partitions wait for each other for ever. Small write buffers, so that there are flushes.
     pub(crate) fn configuration(&self) -> String {
-        let Self { servers, application_id, clicks_topic, grace_ms, session_timeout_ms, .. } = self;
+        let Self { servers, application_id, clicks_topic, grace_ms, session_timeout_ms, transaction_timeout_ms, .. } = self;
         format!(
             "[engine]\napplication_id = \"{application_id}\"\nmemory = \"256MiB\"\nidle_timeout = \"off\"\nthreads = 2\n\
              [clicks]\ntopic = \"{clicks_topic}\"\n\
              [window]\ngrace = \"{grace_ms}ms\"\n\
              [rocksdb]\nwrite_buffer_size = \"1MiB\"\n\
-             [kafka]\nbootstrap.servers = \"{servers}\"\nsession.timeout.ms = {session_timeout_ms}\nheartbeat.interval.ms = 500\n"
+             [kafka]\nbootstrap.servers = \"{servers}\"\nsession.timeout.ms = {session_timeout_ms}\nheartbeat.interval.ms = 500\n\
+             transaction.timeout.ms = {transaction_timeout_ms}\n"
         )
     }
 
