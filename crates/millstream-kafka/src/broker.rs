@@ -21,6 +21,7 @@ use crate::context::Diary;
 use crate::error::{broker_error, kind};
 use crate::ffi::{Admin, End, Failure, NewTopic};
 use crate::intake::KafkaIntake;
+use crate::positions::Positions;
 use crate::producer::KafkaProducer;
 use crate::reader::{KafkaReader, Readers};
 use crate::settings::{RETENTION_MS, retention_ms, topic_settings};
@@ -41,6 +42,7 @@ struct Shared {
     config: KafkaConfig,
     admin: ThreadedProducer<AdminContext>,
     readers: Readers,
+    positions: Positions,
 }
 
 /// A client for requests is one that could produce, and never does.
@@ -71,7 +73,7 @@ impl KafkaBroker {
     pub fn new(config: KafkaConfig) -> Result<Self, BrokerError> {
         let admin = config.client(Role::Admin).create_with_context(AdminContext::default());
         let admin = admin.map_err(|error| broker_error("creating a client of", config.bootstrap_servers(), &error.into()))?;
-        Ok(Self { shared: Arc::new(Shared { config, admin, readers: Readers::default() }) })
+        Ok(Self { shared: Arc::new(Shared { config, admin, readers: Readers::default(), positions: Positions::default() }) })
     }
 
     /// A producer for records that come from outside, each with an answer of its own.
@@ -239,7 +241,10 @@ impl Broker for KafkaBroker {
         if partitions.is_empty() {
             return Ok(Vec::new());
         }
-        self.ask("reading the committed positions of group", group, |admin| admin.committed(group, partitions))
+        let Shared { config, positions, .. } = &*self.shared;
+        self.ask("reading the committed positions of group", group, |_| {
+            positions.committed(config, group, partitions, REQUEST_TIMEOUT)
+        })
     }
 
     fn subscribe(&self, group: &str, member: &str, topics: &[Topic]) -> Result<KafkaConsumer, BrokerError> {

@@ -17,6 +17,7 @@ mod error;
 mod ffi;
 mod intake;
 mod partitions;
+mod positions;
 mod producer;
 mod reader;
 mod rebalances;

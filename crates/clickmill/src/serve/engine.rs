@@ -74,6 +74,7 @@ impl<L: ClickLog> Engine<L> {
         let streams = StreamsConfig { drain, ..streams_config(&config, &instance_id) };
         compatibility::check(&config, &streams, &**log.broker(), &stores)?;
         let clicks_partitions = log.prepare_clicks_topic(&config)?;
+        end_open_transactions(&**log.broker(), &streams, thread_count(&config))?;
         let registry = Registry::new();
         let horizon = config.window.retention;
         let (b, r, c) = (log.broker().clone(), registry.clone(), clock.clone());
@@ -187,6 +188,15 @@ impl Observer for CommitTimer {
             self.metrics.commit_took(began.elapsed());
         }
     }
+}
+
+/// Ends the transactions that a process before this one was killed in. Until they have ended, nobody is told the group's positions,
+/// which are looked at before the threads start.
+fn end_open_transactions<B: Broker>(broker: &B, streams: &StreamsConfig, threads: usize) -> anyhow::Result<()> {
+    for number in 0..threads {
+        drop(broker.producer(&streams.transactional_id(number))?);
+    }
+    Ok(())
 }
 
 fn thread_count(config: &Config) -> usize {

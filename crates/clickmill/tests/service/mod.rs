@@ -147,6 +147,11 @@ impl Service {
         read(self.agent.get(format!("{}{path}", self.url())).call())
     }
 
+    /// The text of an answer, or none where none came.
+    pub(crate) fn try_text(&self, path: &str) -> Option<String> {
+        self.agent.get(format!("{}{path}", self.url())).call().ok()?.body_mut().read_to_string().ok()
+    }
+
     /// Posts lines of clicks. None where no answer came.
     pub(crate) fn post(&self, lines: &str, key: Option<&str>) -> Option<Answer> {
         let mut request = self.agent.post(format!("{}/v1/clicks", self.url())).content_type("application/x-ndjson");

@@ -1,10 +1,9 @@
 //! Requests to the cluster that are neither a producer's nor a consumer's.
 
-use std::ffi::CString;
 use std::ptr::NonNull;
 use std::time::Duration;
 
-use millstream::broker::{CommittedOffset, Isolation, TopicDescription};
+use millstream::broker::{Isolation, TopicDescription};
 use millstream::record::{Offset, TopicPartition};
 use rdkafka::TopicPartitionList;
 use rdkafka::client::{Client, ClientContext};
@@ -191,37 +190,6 @@ impl<'a, C: ClientContext> Admin<'a, C> {
         };
         results.iter().try_for_each(|result| Failure::check(result.err))
     }
-
-    /// What a group has committed, in the order asked. Waits for transactions that are about to change it.
-    pub(crate) fn committed(&self, group: &str, partitions: &[TopicPartition]) -> Result<Vec<Option<CommittedOffset>>, Failure> {
-        let request = self.request(Op::RD_KAFKA_ADMIN_OP_LISTCONSUMERGROUPOFFSETS)?;
-        let asked = native_partitions(partitions.iter().map(|partition| (partition, -1001)));
-        let group = c_string(group);
-        // SAFETY: options, name and list live for the calls, which copy them; the error is ours.
-        unsafe {
-            Failure::take(sys::rd_kafka_AdminOptions_set_require_stable_offsets(request.options.as_ptr(), 1))?;
-            let list = sys::rd_kafka_ListConsumerGroupOffsets_new(group.as_ptr(), asked.ptr());
-            sys::rd_kafka_ListConsumerGroupOffsets(
-                self.native(),
-                [list].as_mut_ptr(),
-                1,
-                request.options.as_ptr(),
-                request.queue.as_ptr(),
-            );
-            sys::rd_kafka_ListConsumerGroupOffsets_destroy(list);
-        }
-        let answer = request.answer(self.timeout)?;
-        let mut count = 0;
-        // SAFETY: the answer is to this kind of request; what it lends lives as long as it does.
-        let elements = unsafe {
-            let result = sys::rd_kafka_event_ListConsumerGroupOffsets_result(answer.0.as_ptr());
-            let groups = array(sys::rd_kafka_ListConsumerGroupOffsets_result_groups(result, &mut count), count);
-            let group = *groups.first().ok_or_else(Failure::timed_out)?;
-            Failure::read(sys::rd_kafka_group_result_error(group))?;
-            native_elements(sys::rd_kafka_group_result_partitions(group))
-        };
-        partitions.iter().map(|partition| committed_of(partition, elements)).collect()
-    }
 }
 
 fn is_unknown(code: RDKafkaErrorCode) -> bool {
@@ -253,27 +221,6 @@ pub(super) unsafe fn native_elements<'a>(
     }
     // SAFETY: it is not null, and the caller vouches for the rest.
     unsafe { array((*list).elems, (*list).cnt.try_into().unwrap_or(0)) }
-}
-
-fn committed_of(
-    partition: &TopicPartition,
-    elements: &[sys::rd_kafka_topic_partition_t],
-) -> Result<Option<CommittedOffset>, Failure> {
-    let name: CString = c_string(&partition.topic);
-    let number = i32::try_from(partition.partition.0).unwrap_or(i32::MAX);
-    let is_it = |element: &&sys::rd_kafka_topic_partition_t| {
-        // SAFETY: an element's name ends with a zero byte and lives as long as the element.
-        element.partition == number && unsafe { std::ffi::CStr::from_ptr(element.topic) } == name.as_c_str()
-    };
-    let Some(element) = elements.iter().find(is_it) else { return Ok(None) };
-    Failure::check(element.err)?;
-    if element.offset < 0 {
-        return Ok(None);
-    }
-    // SAFETY: metadata and size belong together and live as long as the element.
-    let metadata = unsafe { array(element.metadata.cast::<u8>(), element.metadata_size) };
-    let metadata = String::from_utf8_lossy(metadata).into_owned();
-    Ok(Some(CommittedOffset { offset: Offset(element.offset), metadata }))
 }
 
 impl Request {

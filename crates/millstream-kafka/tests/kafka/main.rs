@@ -7,6 +7,7 @@
 mod broker_contract;
 mod contract;
 mod engine;
+mod positions;
 mod rebalances;
 mod support;
 mod three_brokers;

@@ -64,7 +64,8 @@ impl StreamsConfig {
         format!("{}-dead-letter", self.application_id).into()
     }
 
-    pub(crate) fn transactional_id(&self, thread: usize) -> String {
+    /// `<application.id>-<instance id>-<thread>`
+    pub fn transactional_id(&self, thread: usize) -> String {
         format!("{}-{}-{thread}", self.application_id, self.instance_id)
     }
 }

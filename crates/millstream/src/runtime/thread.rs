@@ -189,14 +189,15 @@ impl<B: Broker> StreamThread<B> {
 
     /// Makes sure that there are a plan, a member and a producer.
     fn connect(&mut self) -> Result<(), TaskError> {
+        // First of all: it ends the transaction that a process before may have left open, which committed positions are waited for.
+        if self.producer.is_none() {
+            self.producer = Some(self.broker.producer(&self.transactional_id)?);
+        }
         let plan = match &self.plan {
             Some(plan) => plan.clone(),
             None => Arc::new(Plan::prepare(&self.topology, &*self.broker, &self.config)?),
         };
         self.plan = Some(plan.clone());
-        if self.producer.is_none() {
-            self.producer = Some(self.broker.producer(&self.transactional_id)?);
-        }
         if self.consumer.is_none() {
             self.consumer =
                 Some(self.broker.subscribe(&self.config.application_id, &self.transactional_id, &plan.subscription())?);

@@ -1,0 +1,41 @@
+//! Exactly once on a real Apache Kafka: the real program counts clicks while everything around it fails, and in the end every count
+//! is compared with a tally that knows the definitions and nothing of the engine. `docs/exactly-once.md` says what each file shows.
+//!
+//! `cargo test` runs a short form of each. In full, in about an hour:
+//!
+//! ```sh
+//! EXACTLY_ONCE=full cargo test --workspace --test kafka -- --nocapture --test-threads 1
+//! ```
+//!
+//! Ten million clicks and thirty kills:
+//!
+//! ```sh
+//! EXACTLY_ONCE=full EXACTLY_ONCE_CLICKS=10000000 cargo test --workspace --test kafka -- --nocapture kills
+//! ```
+//!
+//! `EXACTLY_ONCE_SEED` gives other clicks and other moments.
+
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+mod between;
+mod broker_killed;
+mod clicks;
+mod cluster;
+mod connections;
+mod counts;
+mod found;
+mod full_disk;
+mod instances;
+mod java;
+mod kills;
+mod lateness;
+mod local_state;
+mod old_clicks;
+mod proxy;
+mod scenario;
+#[path = "../service/mod.rs"]
+mod service;
+mod size;
+mod tally;
+mod topic;
+mod zombie;

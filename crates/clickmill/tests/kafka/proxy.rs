@@ -1,0 +1,170 @@
+//! A TCP proxy in front of a broker, which can let any failure of a network happen. The broker's advertised listener must lead to it.
+
+use std::io::{Read, Write};
+use std::net::{Shutdown, TcpListener, TcpStream};
+use std::sync::atomic::{AtomicBool, AtomicU16, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
+
+use crate::service::pause;
+
+/// The number of Kafka's request that ends a transaction.
+const END_TXN: [u8; 2] = 26u16.to_be_bytes();
+
+/// What is lost of the end of a transaction. From then on nothing gets through at all.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Loss {
+    /// The request: the transaction stays open.
+    Request,
+    /// The answer: the transaction has ended, and nobody knows.
+    Answer,
+}
+
+pub(crate) struct Proxy {
+    port: u16,
+    network: Arc<Network>,
+}
+
+/// Everything between clients and broker.
+#[derive(Default)]
+struct Network {
+    broker_port: AtomicU16,
+    delay_ms: AtomicU64,
+    /// Whatever is sent is swallowed, and no connection ends.
+    is_silent: AtomicBool,
+    armed: Mutex<Option<Loss>>,
+    connections: Mutex<Vec<(TcpStream, TcpStream)>>,
+}
+
+impl Proxy {
+    /// A proxy that has nobody to lead to yet.
+    pub(crate) fn start() -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let (port, network) = (listener.local_addr().unwrap().port(), Arc::new(Network::default()));
+        let of_listener = network.clone();
+        std::thread::spawn(move || {
+            for client in listener.incoming().flatten() {
+                of_listener.connect(client);
+            }
+        });
+        Self { port, network }
+    }
+
+    pub(crate) fn address(&self) -> String {
+        format!("127.0.0.1:{}", self.port)
+    }
+
+    pub(crate) fn lead_to(&self, broker_port: u16) {
+        self.network.broker_port.store(broker_port, Ordering::SeqCst);
+    }
+
+    /// Ends all connections.
+    pub(crate) fn cut(&self) {
+        for (client, broker) in self.network.connections.lock().unwrap().drain(..) {
+            // Those that have ended already cannot be ended again.
+            let _ = (client.shutdown(Shutdown::Both), broker.shutdown(Shutdown::Both));
+        }
+    }
+
+    /// Ends one direction of every connection: by turns what clients send, and what they are sent.
+    pub(crate) fn half_close(&self) {
+        for (number, (client, broker)) in self.network.connections.lock().unwrap().iter().enumerate() {
+            let _ = if number % 2 == 0 { client.shutdown(Shutdown::Write) } else { broker.shutdown(Shutdown::Write) };
+        }
+    }
+
+    /// Holds back whatever is sent, in both directions.
+    pub(crate) fn delay(&self, delay: Duration) {
+        self.network.delay_ms.store(delay.as_millis() as u64, Ordering::SeqCst);
+    }
+
+    /// Waits for the end of a transaction, loses it, and is silent from then on.
+    pub(crate) fn lose_end_of_transaction(&self, loss: Loss) {
+        *self.network.armed.lock().unwrap() = Some(loss);
+        let began = Instant::now();
+        while !self.network.is_silent.load(Ordering::SeqCst) {
+            assert!(began.elapsed() < Duration::from_secs(60), "nobody ends a transaction");
+            pause(Duration::from_millis(5));
+        }
+    }
+
+    /// Lets everything through again. What was swallowed stays lost, so that every connection has to begin anew.
+    pub(crate) fn heal(&self) {
+        self.network.is_silent.store(false, Ordering::SeqCst);
+        self.delay(Duration::ZERO);
+        self.cut();
+    }
+}
+
+impl Network {
+    fn connect(self: &Arc<Self>, client: TcpStream) {
+        let Ok(broker) = TcpStream::connect(("127.0.0.1", self.broker_port.load(Ordering::SeqCst))) else { return };
+        let _ = (client.set_nodelay(true), broker.set_nodelay(true));
+        let double = |stream: &TcpStream| stream.try_clone().unwrap();
+        self.connections.lock().unwrap().push((double(&client), double(&broker)));
+        let (requests, answers) = (self.clone(), self.clone());
+        let (from_client, to_broker) = (double(&client), double(&broker));
+        // Each ends with its connection.
+        std::thread::spawn(move || requests.carry_requests(from_client, to_broker));
+        std::thread::spawn(move || answers.carry_answers(broker, client));
+    }
+
+    /// Request by request, since they are looked at.
+    fn carry_requests(&self, mut from: TcpStream, mut to: TcpStream) -> Option<()> {
+        loop {
+            let Some(request) = read_request(&mut from) else {
+                let _ = to.shutdown(Shutdown::Write);
+                return None;
+            };
+            self.wait();
+            let passes = match self.loss_of(&request) {
+                Some(loss) => loss == Loss::Answer,
+                None => !self.is_silent.load(Ordering::SeqCst),
+            };
+            if passes {
+                to.write_all(&request).ok()?;
+            }
+        }
+    }
+
+    fn carry_answers(&self, mut from: TcpStream, mut to: TcpStream) -> Option<()> {
+        let mut buffer = vec![0; 64 << 10];
+        loop {
+            let Some(length) = from.read(&mut buffer).ok().filter(|length| *length > 0) else {
+                let _ = to.shutdown(Shutdown::Write);
+                return None;
+            };
+            self.wait();
+            if !self.is_silent.load(Ordering::SeqCst) {
+                to.write_all(&buffer[..length]).ok()?;
+            }
+        }
+    }
+
+    fn wait(&self) {
+        let delay = self.delay_ms.load(Ordering::SeqCst);
+        if delay > 0 {
+            pause(Duration::from_millis(delay));
+        }
+    }
+
+    /// What is to be lost of this request. It is silent before the request goes on, so that no answer can slip through.
+    fn loss_of(&self, request: &[u8]) -> Option<Loss> {
+        if request.get(4..6) != Some(&END_TXN) {
+            return None;
+        }
+        let loss = self.armed.lock().unwrap().take()?;
+        self.is_silent.store(true, Ordering::SeqCst);
+        Some(loss)
+    }
+}
+
+/// A request with its length in front.
+fn read_request(from: &mut TcpStream) -> Option<Vec<u8>> {
+    let mut request = vec![0; 4];
+    from.read_exact(&mut request).ok()?;
+    let length = u32::from_be_bytes(request[..4].try_into().unwrap()) as usize;
+    request.resize(4 + length, 0);
+    from.read_exact(&mut request[4..]).ok()?;
+    Some(request)
+}

@@ -1,0 +1,114 @@
+//! Topics, by an independent consumer and admin client.
+
+use std::collections::BTreeSet;
+use std::time::{Duration, Instant};
+
+use rdkafka::admin::{AdminClient, AdminOptions, NewTopic, TopicReplication};
+use rdkafka::client::DefaultClientContext;
+use rdkafka::consumer::{BaseConsumer, Consumer};
+use rdkafka::error::KafkaError;
+use rdkafka::message::BorrowedMessage;
+use rdkafka::{ClientConfig, Offset, TopicPartitionList};
+
+use crate::service::pause;
+
+const TIMEOUT: Duration = Duration::from_secs(30);
+
+/// How long the broker may take until an open transaction has ended, be it by its timeout, and until a read gets on.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+pub(crate) fn create(servers: &str, name: &str, partitions: u32, settings: &[(&str, &str)]) {
+    let admin: AdminClient<DefaultClientContext> = ClientConfig::new().set("bootstrap.servers", servers).create().unwrap();
+    let topic = NewTopic::new(name, partitions as i32, TopicReplication::Fixed(1));
+    let topic = settings.iter().fold(topic, |topic, (key, value)| topic.set(key, value));
+    let created = tokio::runtime::Builder::new_current_thread()
+        .enable_time()
+        .build()
+        .unwrap()
+        .block_on(async { admin.create_topics([&topic], &AdminOptions::new().operation_timeout(Some(TIMEOUT))).await });
+    created.unwrap().pop().unwrap().unwrap();
+    // The broker knows of it a moment later.
+    partition_count(&consumer(servers, "topics", "read_committed"), name);
+}
+
+fn consumer(servers: &str, group: &str, isolation: &str) -> BaseConsumer {
+    let mut config = ClientConfig::new();
+    config.set("bootstrap.servers", servers).set("group.id", group).set("isolation.level", isolation);
+    config.set("enable.auto.commit", "false").set("enable.partition.eof", "true").set("reconnect.backoff.max.ms", "1000");
+    config.create().unwrap()
+}
+
+fn partition_count(consumer: &BaseConsumer, topic: &str) -> i32 {
+    let began = Instant::now();
+    loop {
+        let metadata = consumer.fetch_metadata(Some(topic), TIMEOUT).unwrap();
+        match metadata.topics().first().map_or(0, |topic| topic.partitions().len()) {
+            0 => assert!(began.elapsed() < TIMEOUT, "there is no topic {topic}"),
+            count => return count as i32,
+        }
+        pause(Duration::from_millis(50));
+    }
+}
+
+/// Whether there is such a topic.
+pub(crate) fn exists(servers: &str, topic: &str) -> bool {
+    let all = consumer(servers, "topics", "read_committed").fetch_metadata(None, TIMEOUT).unwrap();
+    all.topics().iter().any(|found| found.name() == topic)
+}
+
+/// The first offset and the end of each partition.
+pub(crate) fn ranges(servers: &str, topic: &str) -> Vec<(i64, i64)> {
+    let consumer = consumer(servers, "ranges", "read_uncommitted");
+    let range = |partition| consumer.fetch_watermarks(topic, partition, TIMEOUT).unwrap();
+    (0..partition_count(&consumer, topic)).map(range).collect()
+}
+
+/// The group's committed position in each partition of a topic; none where it has none.
+pub(crate) fn committed(servers: &str, group: &str, topic: &str) -> Vec<Option<i64>> {
+    let consumer = consumer(servers, group, "read_committed");
+    let mut list = TopicPartitionList::new();
+    list.add_partition_range(topic, 0, partition_count(&consumer, topic) - 1);
+    let committed = consumer.committed_offsets(list, TIMEOUT).unwrap();
+    let offset = |offset| if let Offset::Offset(offset) = offset { Some(offset) } else { None };
+    committed.elements().iter().map(|element| offset(element.offset())).collect()
+}
+
+/// Visits everything that is committed, each partition in its order. No transaction may stay open.
+pub(crate) fn read(servers: &str, topic: &str, mut visit: impl FnMut(&BorrowedMessage<'_>)) {
+    let consumer = consumer(servers, "reader", "read_committed");
+    let count = partition_count(&consumer, topic);
+    wait_for_open_transactions(&consumer, servers, topic);
+    let mut list = TopicPartitionList::new();
+    for partition in 0..count {
+        list.add_partition_offset(topic, partition, Offset::Beginning).unwrap();
+    }
+    consumer.assign(&list).unwrap();
+    let mut unread: BTreeSet<i32> = (0..count).collect();
+    let mut moved = Instant::now();
+    while !unread.is_empty() {
+        assert!(moved.elapsed() < PATIENCE, "{topic}: partitions {unread:?} are not read to their ends");
+        match consumer.poll(Duration::from_millis(100)) {
+            None => continue,
+            Some(Ok(message)) => visit(&message),
+            Some(Err(KafkaError::PartitionEOF(partition))) => _ = unread.remove(&partition),
+            // The client goes on by itself.
+            Some(Err(_)) => continue,
+        }
+        moved = Instant::now();
+    }
+}
+
+/// What lies behind an open transaction cannot be read before it has ended.
+fn wait_for_open_transactions(committed: &BaseConsumer, servers: &str, topic: &str) {
+    let began = Instant::now();
+    loop {
+        let ends = ranges(servers, topic);
+        // Asked as a reader of committed records, the broker answers with the last stable offset.
+        let stable = |partition| committed.fetch_watermarks(topic, partition, TIMEOUT).unwrap().1;
+        if ends.iter().zip(0..).all(|((_, end), partition)| stable(partition) >= *end) {
+            return;
+        }
+        assert!(began.elapsed() < PATIENCE, "a transaction in {topic} stays open");
+        pause(Duration::from_millis(200));
+    }
+}
