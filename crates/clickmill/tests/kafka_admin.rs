@@ -290,3 +290,28 @@ fn a_drain_counts_and_empties_what_was_shuffled_and_reads_nothing() {
     app.says(&["drain"], 0);
     assert_eq!(total(&app.count()), 500 + 5, "the service goes on where it was");
 }
+
+#[test]
+fn the_ranges_of_many_partitions_are_those_of_each() {
+    let app = App::new("ranges");
+    app.says(&["topics", "--create-clicks-topic", "--create"], 0);
+    app.write_clicks(30, written_at());
+    let partition = |topic: &str, number| TopicPartition::new(app.topic(topic), Partition(number));
+    let mut all: Vec<_> =
+        ["late", "clicks"].iter().flat_map(|topic| (0..PARTITIONS).rev().map(|p| partition(topic, p))).collect();
+    app.broker.delete_records(&partition("clicks", 1), Offset(7)).unwrap();
+    for isolation in [Isolation::ReadCommitted, Isolation::ReadUncommitted] {
+        let each: Vec<_> = all.iter().map(|partition| app.broker.log_range(partition, isolation).unwrap()).collect();
+        assert_eq!(app.broker.log_ranges(&all, isolation).unwrap(), each);
+        assert_eq!(
+            (each[2].start, each[3].start, each[3].end),
+            (Offset(7), Offset(0), Offset(31)),
+            "with the end of the transaction"
+        );
+    }
+    all.push(partition("clicks", PARTITIONS));
+    let refused = app.broker.log_ranges(&all, Isolation::ReadCommitted).unwrap_err().to_string();
+    assert_eq!(refused, "topic ranges-clicks has no partition 2");
+    let refused = app.broker.log_ranges(&[partition("nowhere", 0)], Isolation::ReadCommitted).unwrap_err().to_string();
+    assert_eq!(refused, "topic ranges-nowhere does not exist");
+}

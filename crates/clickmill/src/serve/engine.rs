@@ -9,7 +9,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use anyhow::Context;
-use millstream::broker::Broker;
+use millstream::broker::{Broker, ErrorKind};
 use millstream::clock::Clock;
 use millstream::query::Counts;
 use millstream::record::Partition;
@@ -194,7 +194,14 @@ impl Observer for CommitTimer {
 /// which are looked at before the threads start.
 fn end_open_transactions<B: Broker>(broker: &B, streams: &StreamsConfig, threads: usize) -> anyhow::Result<()> {
     for number in 0..threads {
-        drop(broker.producer(&streams.transactional_id(number))?);
+        match broker.producer(&streams.transactional_id(number)) {
+            Ok(producer) => drop(producer),
+            // The threads try again until they can.
+            Err(error) if error.kind() == ErrorKind::Retry => {
+                tracing::warn!(%error, "what a process before this one has left open cannot be ended yet");
+            }
+            Err(error) => return Err(error.into()),
+        }
     }
     Ok(())
 }

@@ -1,7 +1,7 @@
 //! Exactly once on a real Apache Kafka: the real program counts clicks while everything around it fails, and in the end every count
 //! is compared with a tally that knows the definitions and nothing of the engine. `docs/exactly-once.md` says what each file shows.
 //!
-//! `cargo test` runs a short form of each. In full, in about an hour:
+//! `cargo test` runs a short form of each. In full, in three quarters of an hour or so:
 //!
 //! ```sh
 //! EXACTLY_ONCE=full cargo test --workspace --test kafka -- --nocapture --test-threads 1
