@@ -68,7 +68,8 @@ impl Node {
         let process = Command::new("sh")
             .args(["-c", RUN, "kafka"])
             .arg(self.dir.path())
-            .args(["-Xms128m", "-Xmx512m", "-XX:+UseSerialGC", "-cp"])
+            // A server without memory would hang; one that ends says so in its log.
+            .args(["-Xms128m", "-Xmx1g", "-XX:+UseSerialGC", "-XX:+ExitOnOutOfMemoryError", "-cp"])
             .arg(self.class_path())
             .arg("kafka.Kafka")
             .arg(self.dir.path().join("server.properties"))

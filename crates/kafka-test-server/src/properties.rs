@@ -36,6 +36,8 @@ pub(crate) fn server_properties(index: usize, ports: &[Ports], more: &[(&str, &s
     let small = [
         ("offsets.topic.num.partitions", "4"),
         ("transaction.state.log.num.partitions", "4"),
+        // By default a quarter of the heap, for nothing: the logs are small.
+        ("log.cleaner.dedupe.buffer.size", "16777216"),
         ("num.network.threads", "2"),
         ("num.io.threads", "4"),
         ("group.initial.rebalance.delay.ms", "0"),
