@@ -59,8 +59,20 @@ pub(crate) fn exists(servers: &str, topic: &str) -> bool {
 /// The first offset and the end of each partition.
 pub(crate) fn ranges(servers: &str, topic: &str) -> Vec<(i64, i64)> {
     let consumer = consumer(servers, "ranges", "read_uncommitted");
-    let range = |partition| consumer.fetch_watermarks(topic, partition, TIMEOUT).unwrap();
-    (0..partition_count(&consumer, topic)).map(range).collect()
+    (0..partition_count(&consumer, topic)).map(|partition| watermarks(&consumer, topic, partition)).collect()
+}
+
+/// The first offset and the end of a partition, as soon as a broker that has just started knows them. A reader of committed records is
+/// told the last stable offset as the end.
+fn watermarks(consumer: &BaseConsumer, topic: &str, partition: i32) -> (i64, i64) {
+    let began = Instant::now();
+    loop {
+        match consumer.fetch_watermarks(topic, partition, TIMEOUT) {
+            Ok(watermarks) => return watermarks,
+            Err(error) => assert!(began.elapsed() < PATIENCE, "{topic} {partition}: {error}"),
+        }
+        pause(Duration::from_millis(100));
+    }
 }
 
 /// The group's committed position in each partition of a topic; none where it has none.
@@ -77,7 +89,7 @@ pub(crate) fn committed(servers: &str, group: &str, topic: &str) -> Vec<Option<i
 pub(crate) fn read(servers: &str, topic: &str, mut visit: impl FnMut(&BorrowedMessage<'_>)) {
     let consumer = consumer(servers, "reader", "read_committed");
     let count = partition_count(&consumer, topic);
-    wait_for_open_transactions(&consumer, servers, topic);
+    wait_for_open_transactions(servers, topic);
     let mut list = TopicPartitionList::new();
     for partition in 0..count {
         list.add_partition_offset(topic, partition, Offset::Beginning).unwrap();
@@ -98,17 +110,17 @@ pub(crate) fn read(servers: &str, topic: &str, mut visit: impl FnMut(&BorrowedMe
     }
 }
 
-/// What lies behind an open transaction cannot be read before it has ended.
-fn wait_for_open_transactions(committed: &BaseConsumer, servers: &str, topic: &str) {
+/// Waits until what is there now can be read: what lies behind an open transaction cannot before that has ended.
+fn wait_for_open_transactions(servers: &str, topic: &str) {
+    let committed = consumer(servers, "reader", "read_committed");
+    let ends: Vec<_> = ranges(servers, topic).into_iter().map(|(_, end)| end).collect();
     let began = Instant::now();
     loop {
-        let ends = ranges(servers, topic);
-        // Asked as a reader of committed records, the broker answers with the last stable offset.
-        let stable = |partition| committed.fetch_watermarks(topic, partition, TIMEOUT).unwrap().1;
-        if ends.iter().zip(0..).all(|((_, end), partition)| stable(partition) >= *end) {
+        let stable: Vec<_> = (0..ends.len() as i32).map(|partition| watermarks(&committed, topic, partition).1).collect();
+        if ends.iter().zip(&stable).all(|(end, stable)| stable >= end) {
             return;
         }
-        assert!(began.elapsed() < PATIENCE, "a transaction in {topic} stays open");
+        assert!(began.elapsed() < PATIENCE, "a transaction in {topic} stays open: stable up to {stable:?} of {ends:?}");
         pause(Duration::from_millis(200));
     }
 }
