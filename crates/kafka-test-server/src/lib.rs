@@ -104,6 +104,13 @@ impl Cluster {
     }
 }
 
+/// A command that runs one of Kafka's own tools, by the name of its class.
+pub fn tool(class: &str) -> Command {
+    let mut java = Command::new("java");
+    java.args(["-Xmx128m", "-XX:TieredStopAtLevel=1", "-cp"]).arg(jars().join("*")).arg(class);
+    java
+}
+
 /// The directory with Kafka's jars, which are downloaded if need be.
 fn jars() -> PathBuf {
     let script = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../../scripts/kafka-jars.sh");

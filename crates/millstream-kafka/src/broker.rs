@@ -27,7 +27,7 @@ use crate::reader::{KafkaReader, Readers};
 use crate::settings::{RETENTION_MS, retention_ms, topic_settings};
 
 /// How long one request may take.
-const REQUEST_TIMEOUT: Duration = Duration::from_secs(10);
+const REQUEST_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// How long a request is repeated while its answer is that it may succeed later.
 const PATIENCE: Duration = Duration::from_secs(15);
@@ -116,7 +116,7 @@ impl KafkaBroker {
             if kind(&failure) != ErrorKind::Retry || began.elapsed() > PATIENCE {
                 return Err(broker_error(operation, subject, &failure));
             }
-            if is_stale(failure.code) {
+            if may_have_moved(failure.code) {
                 // librdkafka goes by the leaders that it knows until it is told to look again. Where that fails, the next attempt does too.
                 let _ = self.shared.admin.client().fetch_metadata(None, REQUEST_TIMEOUT);
             }
@@ -169,9 +169,18 @@ impl KafkaBroker {
     }
 }
 
-/// Whether the request went to a broker that does not lead the partition any more.
-fn is_stale(code: Code) -> bool {
-    matches!(code, Code::FencedLeaderEpoch | Code::UnknownLeaderEpoch | Code::NotLeaderForPartition | Code::LeaderNotAvailable)
+/// Whether the request may have gone to a broker that does not lead the partition any more: it says so, or is gone and says nothing.
+fn may_have_moved(code: Code) -> bool {
+    matches!(
+        code,
+        Code::FencedLeaderEpoch
+            | Code::UnknownLeaderEpoch
+            | Code::NotLeaderForPartition
+            | Code::LeaderNotAvailable
+            | Code::OperationTimedOut
+            | Code::RequestTimedOut
+            | Code::BrokerTransportFailure
+    )
 }
 
 impl Broker for KafkaBroker {
@@ -181,7 +190,7 @@ impl Broker for KafkaBroker {
 
     fn cluster_id(&self) -> Result<String, BrokerError> {
         let client = self.shared.admin.client();
-        client.fetch_cluster_id(REQUEST_TIMEOUT).ok_or_else(|| {
+        client.fetch_cluster_id(PATIENCE).ok_or_else(|| {
             let silence = Failure::new(Code::OperationTimedOut, "no broker has answered");
             let failure = self.shared.admin.context().0.explain(silence);
             broker_error("reading the cluster's id from", self.shared.config.bootstrap_servers(), &failure)

@@ -50,10 +50,24 @@ impl ClientContext for Diary {
 
     fn error(&self, error: KafkaError, reason: &str) {
         tracing::warn!(target: "librdkafka", %error, "{reason}");
-        if let Some(code @ (Code::Authentication | Code::SaslAuthenticationFailed | Code::SSL)) = error.rdkafka_error_code() {
+        if let Some(code) = error.rdkafka_error_code().filter(|code| is_refusal(*code)) {
             *lock(&self.turned_away) = Some((Instant::now(), Failure::new(code, reason)));
         }
     }
+}
+
+/// Whether the brokers do not know this user, or do not allow it something.
+fn is_refusal(code: Code) -> bool {
+    matches!(
+        code,
+        Code::Authentication
+            | Code::SaslAuthenticationFailed
+            | Code::SSL
+            | Code::TopicAuthorizationFailed
+            | Code::GroupAuthorizationFailed
+            | Code::ClusterAuthorizationFailed
+            | Code::TransactionalIdAuthorizationFailed
+    )
 }
 
 /// Nothing of ours panics with a lock held and leaves what it guards half done.

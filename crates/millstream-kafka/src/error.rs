@@ -44,7 +44,7 @@ fn way_out(code: Code) -> Option<&'static str> {
         }
         Code::UnsupportedVersion | Code::UnsupportedFeature => "the brokers are too old for this: use Apache Kafka 2.5 or newer",
         Code::UnsupportedCompressionType | Code::NotImplemented | Code::BadCompression => {
-            "this build cannot read that compression: use lz4, gzip, snappy or none for the topic"
+            "records are damaged, or compressed in a way that is not known here: use zstd, lz4, snappy or gzip"
         }
         Code::OffsetMetadataTooLarge => "raise offset.metadata.max.bytes of the brokers",
         Code::InvalidTransactionTimeout => {

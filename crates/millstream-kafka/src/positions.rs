@@ -51,15 +51,15 @@ impl Positions {
         max_wait: Duration,
     ) -> Result<Vec<Option<CommittedOffset>>, Failure> {
         let client = self.client(config, group)?;
-        // Serves the client's log and errors.
-        while client.poll(Duration::ZERO).is_some() {}
         let mut asked = TopicPartitionList::with_capacity(partitions.len());
         for partition in partitions {
             asked.add_partition(&partition.topic, number(partition));
         }
         // Only what is stable is told: the client reads committed records.
-        let explain = |failure: Failure| client.context().0.explain(failure);
-        let answer = client.committed_offsets(asked, max_wait).map_err(|error| explain(error.into()))?;
+        let answer = client.committed_offsets(asked, max_wait);
+        // Serves the client's log and errors, which say why there is no answer.
+        while client.poll(Duration::ZERO).is_some() {}
+        let answer = answer.map_err(|error| client.context().0.explain(error.into()))?;
         partitions.iter().map(|partition| position(&answer, partition)).collect()
     }
 

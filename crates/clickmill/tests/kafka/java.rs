@@ -1,5 +1,6 @@
 //! The Kafka Streams program of `bench/kafka-streams` beside the service: equal counts, and a move in place.
 
+use std::collections::BTreeMap;
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
@@ -9,7 +10,6 @@ use std::time::{Duration, Instant};
 use crate::clicks::{Clicks, MINUTE_MS};
 use crate::scenario::Scenario;
 use crate::service::pause;
-use crate::tally::Tally;
 use crate::{cluster, counts, found, size, topic};
 
 const PATIENCE: Duration = Duration::from_secs(120);
@@ -27,17 +27,18 @@ fn kafka_streams_and_the_service_count_the_same() {
     let mut service = scenario.instance(0);
     service.start_and_wait();
     let tally = counts::check(&scenario);
-    java.wait_until_counted(&tally);
+    wait_until_counted(&scenario.servers, "java-beside", tally.counted(), || java.assert_it_runs());
     java.stop();
     service.stop();
     counts::assert_same("Kafka Streams' changelog", &found::changelog(&scenario.servers, "java-beside"), &tally.counts);
     // Its own deserializers read both changelogs, and find the same.
     let [ours, theirs] = ["beside-java", "java-beside"].map(|application_id| java_reads_changelog(&scenario, application_id));
     assert!(!ours.is_empty() && ours == theirs, "as Kafka Streams reads them, the changelogs differ");
+    assert_eq!(&java_reads_stream_times(&scenario, "beside-java"), tally.stream_times(), "beside the committed positions");
 }
 
 #[test]
-fn an_application_moves_from_kafka_streams_in_place() {
+fn an_application_moves_from_kafka_streams_in_place_and_back() {
     let mixed = Clicks::mixed(size::clicks(40_000, 1_000_000), size::seed());
     let clicks = Clicks { bad_share: 0.0, late_share: 0.0, ..mixed };
     let scenario = Scenario::new("moved", cluster::shared().bootstrap_servers(), clicks);
@@ -45,14 +46,22 @@ fn an_application_moves_from_kafka_streams_in_place() {
     let scenario = Scenario { grace_ms: 90 * MINUTE_MS, ..scenario };
     let mut java = StreamsProgram::start(&scenario, "moved");
     java.wait_until_running();
-    let writer = scenario.start_writing(20);
-    java.wait_until_some_are_counted(scenario.clicks.count / 3);
+    let writer = scenario.start_writing(40);
+    wait_until_counted(&scenario.servers, "moved", scenario.clicks.count / 4, || java.assert_it_runs());
     java.stop();
     let repartition = "moved-ad-clicks-store-repartition";
     let ends: Vec<_> = topic::ranges(&scenario.servers, repartition).into_iter().map(|(_, end)| end).collect();
     let read = topic::committed(&scenario.servers, "moved", repartition);
     println!("moved with the repartition topic at {ends:?}, read to {read:?}");
     let mut service = scenario.instance(0);
+    service.start_and_wait();
+    wait_until_counted(&scenario.servers, "moved", scenario.clicks.count / 2, || {});
+    service.stop();
+    service.drain();
+    // It finds its state as it left it, and on the changelog what the service has counted since.
+    let mut java = StreamsProgram::start(&scenario, "moved");
+    wait_until_counted(&scenario.servers, "moved", scenario.clicks.count / 4 * 3, || java.assert_it_runs());
+    java.stop();
     service.start_and_wait();
     writer.finish();
     let tally = counts::check(&scenario);
@@ -67,6 +76,26 @@ fn java_reads_changelog(scenario: &Scenario, application_id: &str) -> String {
     let output = java("Check").args(["changelog", "--bootstrap", &scenario.servers, "--topic", &changelog]).output().unwrap();
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
     String::from_utf8(output.stdout).unwrap()
+}
+
+/// The stream time of each partition of the clicks, as Kafka Streams decodes it from what an application has committed.
+fn java_reads_stream_times(scenario: &Scenario, application_id: &str) -> BTreeMap<i32, i64> {
+    let output = java("Check").args(["offsets", "--bootstrap", &scenario.servers, "--group", application_id]).output().unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    let lines = String::from_utf8(output.stdout).unwrap();
+    let lines = lines.lines().map(|line| line.split('\t').collect::<Vec<_>>());
+    let of_clicks = lines.filter(|fields| fields[0] == scenario.clicks_topic);
+    of_clicks.map(|fields| (fields[1].parse().unwrap(), fields[3].parse().unwrap())).collect()
+}
+
+/// Waits until the application's changelog tells of so many clicks, whoever writes it.
+fn wait_until_counted(servers: &str, application_id: &str, clicks: u64, mut look: impl FnMut()) {
+    let (began, changelog) = (Instant::now(), format!("{application_id}-ad-clicks-store-changelog"));
+    while !topic::exists(servers, &changelog) || found::changelog(servers, application_id).values().sum::<i64>() < clicks as i64 {
+        look();
+        assert!(began.elapsed() < PATIENCE, "{clicks} clicks are not counted in time");
+        pause(Duration::from_millis(300));
+    }
 }
 
 /// A class of `bench/kafka-streams`.
@@ -109,29 +138,14 @@ impl StreamsProgram {
     fn wait_until_running(&mut self) {
         let began = Instant::now();
         while !fs::read_to_string(&self.out).unwrap().contains("RUNNING") {
-            assert!(began.elapsed() < PATIENCE && self.process.try_wait().unwrap().is_none(), "{}", self.log());
+            self.assert_it_runs();
+            assert!(began.elapsed() < PATIENCE, "{}", self.log());
             pause(Duration::from_millis(100));
         }
     }
 
-    /// Waits until its changelog tells of so many clicks.
-    pub(crate) fn wait_until_some_are_counted(&mut self, clicks: u64) {
-        let (began, changelog) = (Instant::now(), format!("{}-ad-clicks-store-changelog", self.application_id));
-        while !self.exists(&changelog)
-            || found::changelog(&self.servers, &self.application_id).values().sum::<i64>() < clicks as i64
-        {
-            assert!(began.elapsed() < PATIENCE && self.process.try_wait().unwrap().is_none(), "{}", self.log());
-            pause(Duration::from_millis(300));
-        }
-    }
-
-    fn wait_until_counted(&mut self, tally: &Tally) {
-        self.wait_until_some_are_counted(tally.counted());
-    }
-
-    /// Whether it has come so far as to make its topics.
-    fn exists(&self, topic: &str) -> bool {
-        topic::exists(&self.servers, topic)
+    fn assert_it_runs(&mut self) {
+        assert!(self.process.try_wait().unwrap().is_none(), "{}", self.log());
     }
 
     /// Waits until it has read the clicks and its repartition topic to their ends.

@@ -47,6 +47,30 @@ fn kills_change_no_count() {
     service.stop();
 }
 
+#[test]
+fn a_static_member_that_was_killed_counts_on_before_its_session_has_ended() {
+    let clicks = Clicks::mixed(size::clicks(40_000, 400_000), size::seed());
+    let scenario = Scenario::new("static-member", cluster::shared().bootstrap_servers(), clicks);
+    let scenario = Scenario { static_membership: true, session_timeout_ms: 100_000, transaction_timeout_ms: 120_000, ..scenario };
+    let kills = short_or_full(2, 10);
+    let mut service = scenario.instance(0);
+    let writer = scenario.start_writing(kills * CYCLE_SECONDS);
+    service.start();
+    wait_until_counting(&mut service);
+    let restarts: Vec<_> = (0..kills)
+        .map(|_| {
+            service.kill();
+            service.start();
+            wait_until_counting(&mut service)
+        })
+        .collect();
+    writer.finish();
+    counts::check(&scenario);
+    print_costs(&service, &restarts);
+    assert!(restarts.iter().all(|restart| restart.as_secs() < 50), "sessions last 100 s: {restarts:?}");
+    service.stop();
+}
+
 /// Waits until the process has committed clicks, and gives how long that took and the longest that the start may be at fault for.
 fn wait_until_counting(service: &mut Service) -> Duration {
     let began = Instant::now();

@@ -33,6 +33,7 @@ mod local_state;
 mod old_clicks;
 mod proxy;
 mod scenario;
+mod security;
 #[path = "../service/mod.rs"]
 mod service;
 mod size;

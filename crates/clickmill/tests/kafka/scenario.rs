@@ -21,6 +21,7 @@ pub(crate) struct Scenario {
     pub(crate) grace_ms: i64,
     pub(crate) session_timeout_ms: u64,
     pub(crate) transaction_timeout_ms: u64,
+    pub(crate) static_membership: bool,
     pub(crate) dir: TempDir,
 }
 
@@ -39,6 +40,7 @@ impl Scenario {
             grace_ms: MINUTE_MS,
             session_timeout_ms: SESSION_TIMEOUT_MS,
             transaction_timeout_ms: 10_000,
+            static_membership: false,
             dir: tempfile::tempdir().unwrap(),
         }
     }
@@ -54,9 +56,11 @@ impl Scenario {
 
     /// Nothing depends on when a test runs: partitions wait for each other for ever. Small write buffers, so that there are flushes.
     pub(crate) fn configuration(&self) -> String {
-        let Self { servers, application_id, clicks_topic, grace_ms, session_timeout_ms, transaction_timeout_ms, .. } = self;
+        let Self { servers, application_id, clicks_topic, grace_ms, .. } = self;
+        let Self { session_timeout_ms, transaction_timeout_ms, static_membership, .. } = self;
         format!(
             "[engine]\napplication_id = \"{application_id}\"\nmemory = \"256MiB\"\nidle_timeout = \"off\"\nthreads = 2\n\
+             static_membership = {static_membership}\n\
              [clicks]\ntopic = \"{clicks_topic}\"\n\
              [window]\ngrace = \"{grace_ms}ms\"\n\
              [rocksdb]\nwrite_buffer_size = \"1MiB\"\n\

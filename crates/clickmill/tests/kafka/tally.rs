@@ -77,6 +77,11 @@ impl Tally {
         self.counts.iter().filter(|((_, start), _)| is_final(*start)).map(|(row, count)| (row.clone(), *count)).collect()
     }
 
+    /// The largest event time of each partition.
+    pub(crate) fn stream_times(&self) -> &BTreeMap<i32, i64> {
+        &self.stream_times
+    }
+
     /// The clicks of all ads together by window.
     pub(crate) fn totals(&self) -> BTreeMap<i64, i64> {
         let mut totals = BTreeMap::new();

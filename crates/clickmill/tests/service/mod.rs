@@ -197,6 +197,14 @@ impl Service {
         assert_eq!(status.code(), Some(0), "{}", self.log());
     }
 
+    /// Drains the application, of which no instance may run.
+    pub(crate) fn drain(&self) {
+        let mut command = clickmill(&["drain"]);
+        command.arg("--config").arg(self.dir.join("clickmill.toml")).arg("--data-dir").arg(self.data_dir());
+        let output = command.output().unwrap();
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    }
+
     /// What the process that was started last has said.
     pub(crate) fn log(&self) -> String {
         self.log_of(self.starts)

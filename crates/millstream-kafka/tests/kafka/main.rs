@@ -5,6 +5,7 @@
 
 #[path = "../../../millstream/tests/broker_contract/mod.rs"]
 mod broker_contract;
+mod compression;
 mod contract;
 mod engine;
 mod positions;

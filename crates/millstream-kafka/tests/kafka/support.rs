@@ -4,13 +4,14 @@ use std::time::{Duration, Instant};
 
 use kafka_test_server::Cluster;
 use millstream::broker::{
-    Broker, CommittedOffset, Consumer, FetchedBatch, GroupMetadata, Isolation, LogReader, Polled, TransactionalProducer,
+    Broker, BrokerError, CommittedOffset, Consumer, ErrorKind, FetchedBatch, GroupMetadata, Isolation, LogReader, Polled,
+    TransactionalProducer,
 };
 use millstream::record::{Offset, Partition, Record, Timestamp, TopicPartition};
 use millstream_kafka::{KafkaBroker, KafkaConfig, KafkaConsumer};
 
 /// Long enough for anything that has to come.
-pub(crate) const SOON: Duration = Duration::from_secs(20);
+pub(crate) const SOON: Duration = Duration::from_secs(60);
 
 /// A broker on the server that all tests share.
 pub(crate) fn broker() -> KafkaBroker {
@@ -36,6 +37,17 @@ pub(crate) fn at(offset: i64) -> CommittedOffset {
     CommittedOffset { offset: Offset(offset), metadata: String::new() }
 }
 
+/// What comes of it as soon as it does not fail with what may succeed later, as the engine asks too.
+pub(crate) fn patiently<T>(mut attempt: impl FnMut() -> Result<T, BrokerError>) -> T {
+    let began = Instant::now();
+    loop {
+        match attempt() {
+            Err(error) if error.kind() == ErrorKind::Retry && began.elapsed() < SOON => {}
+            outcome => return outcome.unwrap(),
+        }
+    }
+}
+
 /// Commits one record per value in one transaction.
 pub(crate) fn produce(broker: &KafkaBroker, to: &TopicPartition, values: &[&str]) {
     let mut producer = broker.producer(&format!("produce-{to}")).unwrap();
@@ -48,12 +60,12 @@ pub(crate) fn produce(broker: &KafkaBroker, to: &TopicPartition, values: &[&str]
 
 /// What is committed now, to the end of the log: no transaction may be open there.
 pub(crate) fn read_all(broker: &KafkaBroker, from: &TopicPartition) -> Vec<String> {
-    let range = broker.log_range(from, Isolation::ReadUncommitted).unwrap();
+    let range = patiently(|| broker.log_range(from, Isolation::ReadUncommitted));
     let mut reader = broker.reader(from, range.start).unwrap();
     let (mut values, began) = (Vec::new(), Instant::now());
     while reader.position() < range.end {
         assert!(began.elapsed() < SOON, "{from} is read up to {} of {}", reader.position(), range.end);
-        if let Some(batch) = reader.read(Duration::from_millis(100)).unwrap() {
+        if let Some(batch) = patiently(|| reader.read(Duration::from_millis(100))) {
             values.extend(texts(&batch));
         }
     }

@@ -4,7 +4,7 @@ use kafka_test_server::Cluster;
 use millstream::broker::{Broker, Isolation, TopicSettings, TransactionalProducer};
 use millstream::record::{Record, Timestamp};
 
-use crate::support::{broker_of, read_all, tp};
+use crate::support::{broker_of, patiently, read_all, tp};
 
 /// Each broker in turn is killed while transactions go on: what was said to have committed is there, once, and nothing else is,
 /// except for what had an unknown outcome.
@@ -34,13 +34,13 @@ fn a_broker_that_is_lost_loses_nothing() {
                 }
                 // Whatever it was, a successor settles it.
                 drop(producer);
-                producer = broker.producer("three").unwrap();
+                producer = patiently(|| broker.producer("three"));
             }
         }
     }
     assert!(committed.len() > 40, "{} committed", committed.len());
     for partition in 0..3 {
-        let range = broker.log_range(&tp("three", partition), Isolation::ReadUncommitted).unwrap();
+        let range = patiently(|| broker.log_range(&tp("three", partition), Isolation::ReadUncommitted));
         assert!(range.end.0 >= 60, "{range:?}");
         let found = read_all(&broker, &tp("three", partition));
         assert!(found.windows(2).all(|pair| pair[0] < pair[1]), "in order, each once: {found:?}");

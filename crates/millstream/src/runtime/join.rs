@@ -91,7 +91,7 @@ impl<B: Broker> StreamThread<B> {
         let partition = |p| TopicPartition::new(repartition.topic.clone(), Partition(p));
         let inputs: Vec<_> = (0..repartition.partitions).map(partition).collect();
         let committed = self.broker.committed(&self.config.application_id, &inputs)?;
-        let position = |committed: Option<_>| committed.map(|c| Ok(AggregatePosition::new(Offset::ZERO, decode_metadata(&c)?)));
+        let position = |committed: Option<_>| committed.map(|c| AggregatePosition::new(Offset::ZERO, decode_metadata(&c)?));
         committed.into_iter().map(position).collect::<Option<Result<Vec<_>, _>>>().transpose()
     }
 

@@ -11,13 +11,14 @@ use super::thread::StreamThread;
 use crate::broker::{Broker, CommittedOffset, Consumer, ErrorKind, Isolation};
 use crate::record::TopicPartition;
 use crate::store::{FORMAT, StoreIdentity};
-use crate::task::aggregate::{AggregatePosition, AggregateTask, Sources};
+use crate::task::aggregate::{AggregatePosition, AggregateTask};
 use crate::task::aggregate_state::{AggregateState, Output};
 use crate::task::closing::Closing;
 use crate::task::fused::FusedTask;
 use crate::task::metadata::OffsetMetadata;
 use crate::task::ranking::Ranking;
 use crate::task::source::{SourcePosition, SourceTask};
+use crate::task::sources::Sources;
 use crate::task::stateless::StatelessTask;
 use crate::task::stream_task::{CommittedTime, StreamTask};
 use crate::task::{SideOutput, TaskError, TaskState};
@@ -193,7 +194,7 @@ impl<B: Broker> StreamThread<B> {
         let task: Box<dyn StreamTask> = match &subtopology.kind {
             Kind::Aggregate { source, kept } => {
                 let mut position = match committed {
-                    Some(committed) => AggregatePosition::new(committed.offset, decode_metadata(&committed)?),
+                    Some(committed) => AggregatePosition::new(committed.offset, decode_metadata(&committed)?)?,
                     None => AggregatePosition::first(start),
                 };
                 // Kafka Streams has counted without watermarks: from here on every source is waited for, as at a first start.

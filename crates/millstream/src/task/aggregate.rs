@@ -1,6 +1,5 @@
 //! The aggregate task: partial aggregates and watermarks in, rows and final windows out.
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use super::TaskError;
@@ -9,56 +8,14 @@ use super::grouping::Partials;
 use super::metadata::OffsetMetadata;
 use super::repartition::{self, HEADER, Message};
 use super::side_output::RecordCounters;
+use super::sources::Sources;
 use super::stream_task::{CommittedTime, StreamTask};
 use crate::broker::{CommittedOffset, Delivered, TransactionalProducer};
-use crate::record::{Offset, Partition, Record, Timestamp, TopicPartition};
+use crate::record::{Offset, Record, Timestamp, TopicPartition};
 use crate::store::StateStore;
 use crate::time::TimeWindows;
 
-const SOURCE: &str = "clickmill.source.";
-
-/// The source partitions that an aggregate task has to hear from, and how far each has closed: zero where nothing is closed,
-/// −1 where it was never heard of.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub(crate) struct Sources(BTreeMap<Partition, i64>);
-
-impl Sources {
-    /// All partitions that the source topic has at the first start.
-    pub(crate) fn first(partitions: u32) -> Self {
-        Self((0..partitions).map(|p| (Partition(p), -1)).collect())
-    }
-
-    pub(crate) fn from_entries(entries: &BTreeMap<String, i64>) -> Self {
-        let source = |(name, value): (&String, &i64)| Some((Partition(name.strip_prefix(SOURCE)?.parse().ok()?), *value));
-        Self(entries.iter().filter_map(source).collect())
-    }
-
-    fn put_entries(&self, entries: &mut BTreeMap<String, i64>) {
-        for (partition, closed_through) in &self.0 {
-            entries.insert(format!("{SOURCE}{partition}"), *closed_through);
-        }
-    }
-
-    /// Whether a source partition is among them.
-    pub(crate) fn know(&self, source: Partition) -> bool {
-        self.0.contains_key(&source)
-    }
-
-    /// Whether a watermark of a source partition has come.
-    pub(crate) fn have_heard(&self, source: Partition) -> bool {
-        self.0.get(&source).is_some_and(|closed_through| *closed_through >= 0)
-    }
-
-    /// The store's own closed_through: the smallest of the sources'; it only rises, for a new source begins at or above it.
-    pub(crate) fn closed_through(&self) -> Timestamp {
-        Timestamp(self.0.values().copied().min().unwrap_or(0).max(0))
-    }
-
-    fn heard(&mut self, source: Partition, closed_through: Timestamp) {
-        let known = self.0.entry(source).or_insert(-1);
-        *known = closed_through.0.max(*known);
-    }
-}
+const FLOOR: &str = "clickmill.closed_through";
 
 /// What an aggregate task has committed.
 #[derive(Debug, Clone)]
@@ -71,19 +28,23 @@ pub(crate) struct AggregatePosition {
 }
 
 impl AggregatePosition {
-    pub(crate) fn new(offset: Offset, metadata: OffsetMetadata) -> Self {
-        let sources = Sources::from_entries(&metadata.entries);
+    /// # Errors
+    /// Where the metadata names the sources in a way that is not known.
+    pub(crate) fn new(offset: Offset, metadata: OffsetMetadata) -> Result<Self, TaskError> {
+        let sources = Sources::from_entries(&metadata.entries).ok_or_else(|| {
+            TaskError::Stop("the metadata of the committed offset was written by a newer version: use that version".to_owned())
+        })?;
         let floor = Timestamp(metadata.entries.get(FLOOR).copied().unwrap_or(0));
-        Self { offset, metadata, sources, floor }
+        Ok(Self { offset, metadata, sources, floor })
     }
 
     pub(crate) fn first(offset: Offset) -> Self {
-        Self::new(offset, OffsetMetadata::default())
+        Self { offset, metadata: OffsetMetadata::default(), sources: Sources::default(), floor: Timestamp(0) }
     }
 
     /// Whether no source partition is known: nothing of this engine's was committed yet.
     pub(crate) fn waits_for_nobody(&self) -> bool {
-        self.sources.0.is_empty()
+        self.sources.are_none()
     }
 
     /// The store's closed_through. A source that joins is heard of with zero and takes this value before it counts anything, so
@@ -92,8 +53,6 @@ impl AggregatePosition {
         self.sources.closed_through().max(self.floor)
     }
 }
-
-const FLOOR: &str = "clickmill.closed_through";
 
 /// Reads one partition of the repartition topic into the window store.
 pub(crate) struct AggregateTask {

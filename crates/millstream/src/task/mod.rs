@@ -11,6 +11,7 @@ pub(crate) mod ranking;
 pub(crate) mod repartition;
 mod side_output;
 pub(crate) mod source;
+pub(crate) mod sources;
 mod state;
 pub(crate) mod stateless;
 pub(crate) mod stream_task;
