@@ -195,7 +195,7 @@ fn a_reset_counts_anew_from_where_it_is_told_to() {
     for arguments in [["reset"].as_slice(), &["reset", "--dry-run"]] {
         let (out, _) = app.says(arguments, 0);
         assert!(out.contains("nothing was changed: --execute does it"), "{out}");
-        assert!(out.contains("kept: reset-late, reset-dead-letter"), "{out}");
+        assert!(out.contains("kept: reset-dead-letter, reset-late"), "{out}");
     }
     assert_eq!((app.committed("clicks"), app.counts()), (positions, counts.clone()));
     assert!(state.is_dir());
@@ -258,6 +258,24 @@ fn a_gap_is_accepted_by_an_operator_alone() {
     assert_eq!(total(&app.count()), 200 + 60 + 100);
     let (out, _) = app.says(&["reset", "--accept-gap", "--execute"], 0);
     assert!(out.contains("there is no gap"), "{out}");
+}
+
+#[test]
+fn a_clicks_topic_that_was_made_again_is_not_counted_to_the_counts_of_the_one_before() {
+    let app = App::new("again");
+    app.says(&["topics", "--create-clicks-topic"], 1);
+    app.write_clicks(100, written_at());
+    assert_eq!(total(&app.count()), 200);
+    app.broker.delete_topic(&app.topic("clicks")).unwrap();
+    app.says(&["topics", "--create-clicks-topic"], 0);
+    app.write_clicks(300, written_at());
+    let mut service = app.service();
+    service.start();
+    assert_eq!(service.wait_for_end().code(), Some(1), "{}", service.log());
+    let refused = service.log();
+    assert!(refused.contains("no committed offset for again-clicks-") && refused.contains("clickmill reset"), "{refused}");
+    app.says(&["reset", "--execute"], 0);
+    assert_eq!(total(&app.count()), 600);
 }
 
 #[test]

@@ -32,6 +32,9 @@ const REQUEST_TIMEOUT: Duration = Duration::from_secs(5);
 /// How long a request is repeated while its answer is that it may succeed later.
 const PATIENCE: Duration = Duration::from_secs(15);
 
+/// The same where a caller that comes again by itself has other things to do.
+const SHORT_PATIENCE: Duration = Duration::from_secs(2);
+
 /// A connection to a Kafka cluster. Cheap to clone.
 #[derive(Clone)]
 pub struct KafkaBroker {
@@ -106,6 +109,26 @@ impl KafkaBroker {
         subject: &str,
         request: impl Fn(&Admin<'_, AdminContext>) -> Result<T, Failure>,
     ) -> Result<T, BrokerError> {
+        self.ask_within(PATIENCE, operation, subject, request)
+    }
+
+    /// As [`Self::ask`], where others wait meanwhile: a thread's other tasks.
+    fn ask_briefly<T>(
+        &self,
+        operation: &str,
+        subject: &str,
+        request: impl Fn(&Admin<'_, AdminContext>) -> Result<T, Failure>,
+    ) -> Result<T, BrokerError> {
+        self.ask_within(SHORT_PATIENCE, operation, subject, request)
+    }
+
+    fn ask_within<T>(
+        &self,
+        patience: Duration,
+        operation: &str,
+        subject: &str,
+        request: impl Fn(&Admin<'_, AdminContext>) -> Result<T, Failure>,
+    ) -> Result<T, BrokerError> {
         let admin = Admin::new(self.shared.admin.client(), REQUEST_TIMEOUT);
         let began = Instant::now();
         loop {
@@ -113,7 +136,7 @@ impl KafkaBroker {
                 Ok(answer) => return Ok(answer),
                 Err(failure) => self.shared.admin.context().0.explain(failure),
             };
-            if kind(&failure) != ErrorKind::Retry || began.elapsed() > PATIENCE {
+            if kind(&failure) != ErrorKind::Retry || began.elapsed() > patience {
                 return Err(broker_error(operation, subject, &failure));
             }
             if may_have_moved(failure.code) {
@@ -126,7 +149,7 @@ impl KafkaBroker {
 
     fn offset(&self, partition: &TopicPartition, end: End, isolation: Isolation) -> Result<Offset, BrokerError> {
         let subject = partition.to_string();
-        self.ask("looking up the offsets of", &subject, |admin| {
+        self.ask_briefly("looking up the offsets of", &subject, |admin| {
             admin.offset(partition, end, isolation).map_err(|failure| match failure.code {
                 // It takes the brokers some time to say so of a partition, and none of a topic.
                 _ if kind(&failure) == ErrorKind::Retry && self.is_missing(admin, partition) => {
@@ -238,10 +261,13 @@ impl Broker for KafkaBroker {
     }
 
     fn delete_records(&self, partition: &TopicPartition, before: Offset) -> Result<(), BrokerError> {
-        let delete =
-            |before| self.ask("deleting records of", &partition.to_string(), |admin| admin.delete_records(partition, before));
-        match delete(Some(before)) {
-            Err(error) if error.kind() == ErrorKind::OffsetOutOfRange && before > Offset::ZERO => delete(None),
+        let subject = partition.to_string();
+        let delete = |before| self.ask_briefly("deleting records of", &subject, |admin| admin.delete_records(partition, before));
+        match delete(before) {
+            // Never to the end as it is by then: a leader that is new may learn of records that are to stay between two requests.
+            Err(error) if error.kind() == ErrorKind::OffsetOutOfRange => {
+                delete(before.min(self.log_range(partition, Isolation::ReadUncommitted)?.end))
+            }
             outcome => outcome,
         }
     }
@@ -251,7 +277,7 @@ impl Broker for KafkaBroker {
             return Ok(Vec::new());
         }
         let Shared { config, positions, .. } = &*self.shared;
-        self.ask("reading the committed positions of group", group, |_| {
+        self.ask_briefly("reading the committed positions of group", group, |_| {
             positions.committed(config, group, partitions, REQUEST_TIMEOUT)
         })
     }

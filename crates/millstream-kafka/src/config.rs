@@ -191,7 +191,9 @@ fn is_secret(key: &str) -> bool {
 const COMMON: &[(&str, &str)] = &[("reconnect.backoff.max.ms", "1000"), ("socket.keepalive.enable", "true")];
 
 /// Larger fetches, and a queue that is looked at again soon after it was full: by default a consumer that works off a backlog idles.
+/// Damaged records are noticed.
 const FETCH: &[(&str, &str)] = &[
+    ("check.crcs", "true"),
     ("fetch.min.bytes", "65536"),
     ("fetch.wait.max.ms", "25"),
     ("fetch.message.max.bytes", "2097152"),
@@ -201,6 +203,7 @@ const FETCH: &[(&str, &str)] = &[
 
 /// The bound is for each partition that is read, not for all of them.
 const FETCH_ALONE: &[(&str, &str)] = &[
+    ("check.crcs", "true"),
     ("fetch.min.bytes", "1"),
     ("fetch.wait.max.ms", "50"),
     ("fetch.message.max.bytes", "2097152"),
@@ -210,7 +213,9 @@ const FETCH_ALONE: &[(&str, &str)] = &[
 
 /// A commit sends everything at once, so nothing waits as long as it may; the bounds are what one commit needs at most at a time. The
 /// coordinator refuses a transaction for a few milliseconds after the one before, while it writes its markers: hence the short retry.
+/// How large a record may be is for the topics to say: one that was clicked on must not stop at our own door.
 const TRANSACTIONAL: &[(&str, &str)] = &[
+    ("message.max.bytes", "134217728"),
     ("transaction.timeout.ms", "10000"),
     ("linger.ms", "50"),
     ("retry.backoff.ms", "10"),

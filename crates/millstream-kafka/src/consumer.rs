@@ -1,6 +1,6 @@
 //! A member of a consumer group.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -12,7 +12,7 @@ use rdkafka::error::RDKafkaErrorCode as Code;
 
 use crate::batch::KafkaBatch;
 use crate::config::{KafkaConfig, Role};
-use crate::error::broker_error;
+use crate::error::{broker_error, reading_error};
 use crate::ffi::{Failure, Membership, Message, Queue, position};
 use crate::partitions::{list_at, number};
 use crate::rebalances::{Rebalance, Rebalances};
@@ -198,6 +198,7 @@ impl KafkaConsumer {
         let client = self.client()?.clone();
         let Some(queue) = &self.queue else { return Ok(()) };
         let mut open: Vec<KafkaBatch> = Vec::new();
+        let mut failed = BTreeSet::new();
         for message in queue.fetch(MESSAGES, max_wait) {
             let at = match open.iter().rposition(|batch| batch.takes(&message)) {
                 Some(at) => at,
@@ -210,14 +211,27 @@ impl KafkaConsumer {
                     open.len() - 1
                 }
             };
-            if let Some(error) = receive(&mut open[at], message) {
-                self.fetched.push_back(Err(error));
+            match receive(&mut open[at], message) {
+                Ok(()) => {}
+                Err(error) if error.kind() == ErrorKind::Retry => {
+                    tracing::warn!(%error, "the client tries again");
+                    failed.insert(open[at].partition().clone());
+                }
+                Err(error) => self.fetched.push_back(Err(error)),
             }
         }
         for batch in open {
             self.keep(batch);
         }
-        Ok(())
+        failed.iter().try_for_each(|partition| self.return_to_position(partition))
+    }
+
+    /// librdkafka takes an event of trouble for a record, and its position then lies behind the next one, which a rebalance or the look
+    /// for markers would skip.
+    fn return_to_position(&self, partition: &TopicPartition) -> Result<(), BrokerError> {
+        let Some(Fetching::From(from)) = self.assigned.get(partition) else { return Ok(()) };
+        // A client whose position is not known to be right is of no use.
+        self.seek(partition, *from).map_err(|error| BrokerError::new(ErrorKind::Fenced, error.to_string()))
     }
 
     /// Moves on over offsets that hold no record: markers, which librdkafka takes from the queue and does not hand out.
@@ -312,22 +326,17 @@ impl KafkaConsumer {
     }
 }
 
-/// Adds what was fetched to a batch of its partition; an error is what the partition cannot go on with.
-fn receive(batch: &mut KafkaBatch, message: Message) -> Option<BrokerError> {
-    match message.error() {
-        None if message.offset() >= batch.next_offset().0 => batch.push(message),
-        None => {}
-        Some(code) => {
-            let failure = Failure::new(code, message.error_text());
-            let subject = format!("{} from offset {} (at {})", batch.partition(), batch.next_offset(), message.offset());
-            let error = broker_error("reading", &subject, &failure);
-            if error.kind() != ErrorKind::Retry {
-                return Some(error);
-            }
-            tracing::warn!(%error, "the client tries again");
-        }
+/// Adds what was fetched to a batch of its partition, or says what has kept the next records from coming.
+fn receive(batch: &mut KafkaBatch, message: Message) -> Result<(), BrokerError> {
+    if let Some(code) = message.error() {
+        let subject = format!("{} from offset {} (at {})", batch.partition(), batch.next_offset(), message.offset());
+        return Err(reading_error(&subject, &Failure::new(code, message.error_text())));
     }
-    None
+    // What lies before was read already.
+    if message.offset() >= batch.next_offset().0 {
+        batch.push(message);
+    }
+    Ok(())
 }
 
 impl Consumer for KafkaConsumer {
@@ -386,5 +395,66 @@ impl Consumer for KafkaConsumer {
 impl Drop for KafkaConsumer {
     fn drop(&mut self) {
         self.close();
+    }
+}
+
+/// On librdkafka's own mock of a broker: a real one does not fail when it is told to.
+#[cfg(test)]
+mod tests {
+    use std::sync::mpsc;
+
+    use millstream::record::{Record, Timestamp};
+    use rdkafka::mocking::MockCluster;
+    use rdkafka::types::{RDKafkaApiKey, RDKafkaRespErr};
+
+    use super::*;
+    use crate::intake::KafkaIntake;
+
+    const SOON: Duration = Duration::from_secs(30);
+
+    #[test]
+    fn no_record_is_skipped_after_a_fetch_that_failed() {
+        let mock = MockCluster::new(1).expect("a mock");
+        mock.create_topic("failing", 1, 1).expect("a topic");
+        let config = KafkaConfig::new(mock.bootstrap_servers(), []).expect("a configuration");
+        let intake = KafkaIntake::new(&config).expect("an intake");
+        let from = TopicPartition::new("failing", Partition(0));
+        write(&intake, &from, "before");
+        let mut consumer = KafkaConsumer::join(&config, "failing", "member", &["failing".into()]).expect("a member");
+        while !matches!(consumer.poll(SOON).expect("polled"), Polled::Assigned { .. }) {}
+        consumer.start(&from, Offset(0)).expect("started");
+        assert_eq!(read_to(&mut consumer, Offset(1)), ["before"]);
+        for round in 1..4 {
+            mock.request_errors(RDKafkaApiKey::Fetch, &[RDKafkaRespErr::RD_KAFKA_RESP_ERR_UNKNOWN]);
+            let began = Instant::now();
+            while began.elapsed() < Duration::from_secs(1) {
+                let polled = consumer.poll(Duration::from_millis(50)).expect("polled");
+                assert!(matches!(polled, Polled::Nothing), "there is nothing, not {polled:?}");
+            }
+            let value = format!("after failure {round}");
+            write(&intake, &from, &value);
+            assert_eq!(read_to(&mut consumer, Offset(1 + round)), [value]);
+        }
+    }
+
+    fn write(intake: &KafkaIntake, to: &TopicPartition, value: &str) {
+        let (answer, answers) = mpsc::channel();
+        let record = Record::new(None, Some(value.as_bytes()), Timestamp(1));
+        intake.send(to, &record, move |outcome| answer.send(outcome).expect("waited for")).expect("taken");
+        answers.recv_timeout(SOON).expect("answered").expect("written");
+    }
+
+    /// The values of what is read up to that position.
+    fn read_to(consumer: &mut KafkaConsumer, end: Offset) -> Vec<String> {
+        let (mut values, mut position, began) = (Vec::new(), Offset(0), Instant::now());
+        while position < end {
+            assert!(began.elapsed() < SOON, "it is read up to {position} of {end}");
+            let Polled::Batch(batch) = consumer.poll(Duration::from_millis(100)).expect("polled") else { continue };
+            let mut records = Vec::new();
+            batch.records(&mut records).expect("whole");
+            values.extend(records.iter().map(|record| String::from_utf8_lossy(record.value.expect("a value")).into_owned()));
+            position = batch.next_offset();
+        }
+        values
     }
 }

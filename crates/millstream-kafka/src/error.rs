@@ -11,6 +11,19 @@ pub(crate) fn broker_error(operation: &str, subject: &str, failure: &Failure) ->
     BrokerError::new(kind(failure), format!("{operation} {subject} failed: {failure} ({:?}){way_out}", failure.code))
 }
 
+/// The error of reading a partition. librdkafka goes on behind records that it finds damaged: nobody else may.
+pub(crate) fn reading_error(subject: &str, failure: &Failure) -> BrokerError {
+    if !matches!(failure.code, Code::BadMessage | Code::InvalidMessage) {
+        return broker_error("reading", subject, failure);
+    }
+    let message = format!(
+        "reading {subject} failed: {failure} ({:?}): the records are damaged, on the brokers' disks or on the way: nothing behind them was \
+         read; look whether another replica has them whole",
+        failure.code
+    );
+    BrokerError::new(ErrorKind::Stop, message)
+}
+
 /// What the caller must do about a failure of anything but a commit.
 pub(crate) fn kind(failure: &Failure) -> ErrorKind {
     match failure.code {
@@ -40,11 +53,15 @@ fn way_out(code: Code) -> Option<&'static str> {
             "check security.protocol, the sasl.* and the ssl.* properties, and the user's credentials"
         }
         Code::MessageSizeTooLarge | Code::InvalidMessageSize => {
-            "raise max.message.bytes of the topic, and message.max.bytes here to the same"
+            "raise max.message.bytes of the topic, and message.max.bytes here where it is set"
         }
-        Code::UnsupportedVersion | Code::UnsupportedFeature => "the brokers are too old for this: use Apache Kafka 2.5 or newer",
+        Code::UnsupportedVersion | Code::UnsupportedFeature => "the brokers are too old for this: use Apache Kafka 3.6 or newer",
         Code::UnsupportedCompressionType | Code::NotImplemented | Code::BadCompression => {
             "records are damaged, or compressed in a way that is not known here: use zstd, lz4, snappy or gzip"
+        }
+        Code::OffsetOutOfRange | Code::AutoOffsetReset => {
+            "the records there were deleted before they were read, or the topic was deleted and made again: start again to be told which, \
+             and what can be done"
         }
         Code::OffsetMetadataTooLarge => "raise offset.metadata.max.bytes of the brokers",
         Code::InvalidTransactionTimeout => {
@@ -80,6 +97,14 @@ mod tests {
         assert_eq!(kind(&failure(Code::TopicAuthorizationFailed)), ErrorKind::Stop);
         assert_eq!(kind(&Failure { fatal: true, ..failure(Code::OutOfOrderSequenceNumber) }), ErrorKind::Fenced);
         assert_eq!(kind(&Failure { requires_abort: true, ..failure(Code::MessageTimedOut) }), ErrorKind::AbortTransaction);
+    }
+
+    #[test]
+    fn nothing_is_read_behind_damaged_records() {
+        let refused = reading_error("clicks-0 from offset 7", &failure(Code::BadMessage));
+        assert_eq!(refused.kind(), ErrorKind::Stop);
+        assert!(refused.to_string().contains("clicks-0 from offset 7") && refused.to_string().contains("damaged"), "{refused}");
+        assert_eq!(reading_error("clicks-0", &failure(Code::BrokerTransportFailure)).kind(), ErrorKind::Retry);
     }
 
     #[test]

@@ -11,8 +11,8 @@ use rdkafka::error::{KafkaError, RDKafkaErrorCode as Code};
 use rdkafka::producer::{BaseRecord, DeliveryResult, Producer, ProducerContext, ThreadedProducer};
 
 use crate::config::{KafkaConfig, Role};
-use crate::context::Diary;
-use crate::error::broker_error;
+use crate::context::{Diary, lock};
+use crate::error::{broker_error, kind};
 use crate::ffi::Failure;
 use crate::partitions::number;
 use crate::producer::{native_headers, native_timestamp};
@@ -29,7 +29,13 @@ type Answer = Mutex<Box<dyn FnOnce(Outcome) + Send>>;
 /// Writes records, each answered for once all in-sync replicas have it. A record that is tried again is not written twice.
 #[derive(Clone)]
 pub struct KafkaIntake {
-    native: Arc<ThreadedProducer<Answers>>,
+    shared: Arc<Shared>,
+}
+
+struct Shared {
+    config: KafkaConfig,
+    /// Replaced when it has failed for good.
+    native: Mutex<Arc<ThreadedProducer<Answers>>>,
 }
 
 #[derive(Debug, Default)]
@@ -52,31 +58,46 @@ impl ProducerContext for Answers {
         let outcome = match result {
             Ok(message) => Ok(Offset(message.offset())),
             Err((error, message)) => {
-                let failure = self.0.explain(error.clone().into());
+                let failure: Failure = error.clone().into();
                 let subject = format!("{}-{}", message.topic(), message.partition());
-                Err(delivery_error(&subject, &failure))
+                Err(delivery_error(&subject, &failure, &self.0.explain(failure.clone())))
             }
         };
         answer.into_inner().unwrap_or_else(PoisonError::into_inner)(outcome);
     }
 }
 
-/// A record that was given to librdkafka and failed may be on the broker all the same, unless the broker refused it.
-fn delivery_error(subject: &str, failure: &Failure) -> BrokerError {
-    let error = broker_error("writing to", subject, failure);
-    match error.kind() {
-        ErrorKind::Stop => error,
+/// A record that was given to librdkafka and failed may be on the broker all the same, unless the broker refused it. The `reason` may
+/// be another failure than that of the record: what keeps the client from its broker now says nothing about what it has sent before.
+fn delivery_error(subject: &str, failure: &Failure, reason: &Failure) -> BrokerError {
+    let kind = match kind(failure) {
+        ErrorKind::Stop => ErrorKind::Stop,
         // It was still waiting here.
-        _ if failure.code == Code::PurgeQueue => BrokerError::new(ErrorKind::Retry, error.to_string()),
-        _ => BrokerError::new(ErrorKind::OutcomeUnknown, error.to_string()),
-    }
+        _ if failure.code == Code::PurgeQueue => ErrorKind::Retry,
+        _ => ErrorKind::OutcomeUnknown,
+    };
+    BrokerError::new(kind, broker_error("writing to", subject, reason).to_string())
+}
+
+fn create(config: &KafkaConfig) -> Result<Arc<ThreadedProducer<Answers>>, BrokerError> {
+    let native = config.client(Role::Idempotent).create_with_context(Answers::default());
+    native.map(Arc::new).map_err(|error| broker_error("creating", "the producer of the intake", &error.into()))
 }
 
 impl KafkaIntake {
     pub(crate) fn new(config: &KafkaConfig) -> Result<Self, BrokerError> {
-        let native = config.client(Role::Idempotent).create_with_context(Answers::default());
-        let native = native.map_err(|error| broker_error("creating", "the producer of the intake", &error.into()))?;
-        Ok(Self { native: Arc::new(native) })
+        let native = Mutex::new(create(config)?);
+        Ok(Self { shared: Arc::new(Shared { config: config.clone(), native }) })
+    }
+
+    /// The producer, another one where it has failed for good: what waited in that one is answered for as failed.
+    fn native(&self) -> Result<Arc<ThreadedProducer<Answers>>, BrokerError> {
+        let mut native = lock(&self.shared.native);
+        if let Some((code, reason)) = native.client().fatal_error() {
+            tracing::warn!(?code, reason, "the producer of the intake has failed for good: another one takes its place");
+            *native = create(&self.shared.config)?;
+        }
+        Ok(native.clone())
     }
 
     /// Writes a record. `answer` is called once, with the record's offset or what became of it, from a thread that must not be held
@@ -94,16 +115,14 @@ impl KafkaIntake {
         let mut native: BaseRecord<'_, [u8], [u8], Box<Answer>> =
             BaseRecord::with_opaque_to(&to.topic, answer).partition(number(to)).timestamp(native_timestamp(record));
         (native.key, native.payload, native.headers) = (record.key, record.value, native_headers(&record.headers));
-        self.native.send(native).map_err(|(error, _)| {
-            let failure = self.native.context().0.explain(error.into());
-            let fatal = self.native.client().fatal_error();
-            let failure = fatal.map_or(failure, |(code, reason)| Failure { fatal: true, ..Failure::new(code, reason) });
-            broker_error("writing to", &to.to_string(), &failure)
-        })
+        let producer = self.native()?;
+        producer
+            .send(native)
+            .map_err(|(error, _)| broker_error("writing to", &to.to_string(), &producer.context().0.explain(error.into())))
     }
 
     /// How many records wait for their answer.
     pub fn in_flight(&self) -> usize {
-        self.native.in_flight_count().try_into().unwrap_or(0)
+        lock(&self.shared.native).in_flight_count().try_into().unwrap_or(0)
     }
 }

@@ -14,7 +14,7 @@ use rdkafka::error::{KafkaError, RDKafkaErrorCode as Code};
 use crate::batch::KafkaBatch;
 use crate::config::{KafkaConfig, Role};
 use crate::context::{Diary, lock};
-use crate::error::broker_error;
+use crate::error::{broker_error, reading_error};
 use crate::ffi::{Consumption, Failure, KeepAlive};
 use crate::partitions::number;
 
@@ -120,7 +120,7 @@ impl KafkaReader {
 
     fn failed(&self, failure: Failure) -> BrokerError {
         let failure = self.place.client.native.context().0.explain(failure);
-        broker_error("reading", &format!("{} from offset {}", self.place.partition, self.position), &failure)
+        reading_error(&format!("{} from offset {}", self.place.partition, self.position), &failure)
     }
 
     fn receive(&mut self, most: usize, max_wait: Duration) -> Result<KafkaBatch, BrokerError> {

@@ -134,7 +134,7 @@ pub struct WindowConfig {
     pub retention: Duration,
 }
 
-/// `[topics]`: how long the embedded broker keeps what is sent on, by the records' own timestamps; none is for ever.
+/// `[topics]`: how long what is sent on is kept, by the records' own timestamps; none is for ever.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct TopicsConfig {
     /// Late clicks.

@@ -75,7 +75,7 @@ pub const SECTIONS: [(&str, &str); 9] = [
     ("window", "How clicks are counted."),
     (
         "topics",
-        "How long the embedded broker keeps what the application itself sends on, by the records' own timestamps. By default nothing is \
+        "How long what the application itself sends on is kept, by the records' own timestamps; on Kafka each start sets the topics' `retention.ms` so. By default nothing is \
          ever deleted: these topics are for others to read.",
     ),
     (
@@ -174,7 +174,7 @@ pub const OPTIONS: &[OptionSpec] = &[
         "engine.state_cleanup_delay",
         POSITIVE,
         "10m",
-        "On Kafka: how long an instance keeps the state of a partition that another one counts now. It may come back.",
+        "On Kafka: how long an instance keeps the state of a partition that is not its own any more. It may come back. Without its group it deletes nothing.",
     ),
     option(
         "engine.idle_timeout",
@@ -252,8 +252,8 @@ pub const OPTIONS: &[OptionSpec] = &[
         "rocksdb.write_buffer_size",
         Kind::Size { min: MIB },
         "64MiB",
-        "How much a store collects in memory before it writes a file, a sixteenth of `engine.memory` at most. It bounds what is \
-         replayed after a crash.",
+        "How much a store collects in memory before it writes a file, a sixteenth of `engine.memory` at most. Three times as \
+         much a store is the most that is replayed after a crash: one that fills, and two that wait to be written.",
     ),
     option("rocksdb.block_size", Kind::Size { min: KIB }, "16KiB", "The rows read and cached together, before compression."),
     option(

@@ -22,7 +22,7 @@ use super::clock::SystemClock;
 use super::threads::Threads;
 use super::unused_state::UnusedState;
 use super::{compatibility, instance, topology};
-use crate::config::Config;
+use crate::config::{Config, EngineConfig};
 use crate::metrics::Metrics;
 
 /// How long a thread waits for records at most, and so how soon it sees that it is to stop.
@@ -58,7 +58,9 @@ impl<L: ClickLog> Engine<L> {
 
     /// As [`Engine::open`], for threads that read no clicks and count only what is shuffled already.
     pub(super) fn open_to_drain(config: Config) -> anyhow::Result<Self> {
-        Self::open_with(config, true)
+        // A static member would stay in the group after it has left.
+        let engine = EngineConfig { static_membership: false, ..config.engine };
+        Self::open_with(Config { engine, ..config }, true)
     }
 
     fn open_with(config: Config, drain: bool) -> anyhow::Result<Self> {
@@ -134,6 +136,18 @@ impl<L: ClickLog> Engine<L> {
         self.registry.tasks().into_iter().filter(|task| task.input.topic == input).map(|task| task.input.partition).collect()
     }
 
+    fn delete_unused_state(&self, unused: &mut UnusedState) {
+        // While the group is out of reach nobody says that others count, and everything here is wanted again as soon as it is back.
+        if !self.registry.is_settled(thread_count(&self.config)) {
+            *unused = UnusedState::default();
+            return;
+        }
+        let (used, delay) = (self.kept_partitions(), self.config.engine.state_cleanup_delay);
+        if let Err(error) = unused.delete(&self.stores, &used, self.clock.now(), delay) {
+            tracing::debug!(%error, "state that is not used any more could not be deleted");
+        }
+    }
+
     /// What has to be done now and then, in bounded pieces.
     fn upkeep(&self, stop: &AtomicBool) {
         let mut unused = UnusedState::default();
@@ -151,11 +165,8 @@ impl<L: ClickLog> Engine<L> {
                     }
                 }
             }
-            if L::SHARED
-                && let Err(error) =
-                    unused.delete(&self.stores, &self.kept_partitions(), self.clock.now(), self.config.engine.state_cleanup_delay)
-            {
-                tracing::debug!(%error, "state that is not used any more could not be deleted");
+            if L::SHARED {
+                self.delete_unused_state(&mut unused);
             }
             thread::park_timeout(L::UPKEEP_INTERVAL);
         }

@@ -37,6 +37,31 @@ fn kafka_streams_and_the_service_count_the_same() {
     assert_eq!(&java_reads_stream_times(&scenario, "beside-java"), tally.stream_times(), "beside the committed positions");
 }
 
+/// What another program writes, compressed as it likes, is counted as it has tallied by itself.
+#[test]
+fn the_clicks_of_another_program_are_counted() {
+    let clicks = Clicks::mixed(size::clicks(40_000, 2_000_000), size::seed());
+    let scenario = Scenario::new("of-java", cluster::shared().bootstrap_servers(), clicks);
+    let expected = scenario.dir.path().join("expected");
+    let mut generate = java("Generate");
+    generate.args(["--bootstrap", &scenario.servers, "--topic", &scenario.clicks_topic, "--compression", "zstd"]);
+    generate.args(["--count", &scenario.clicks.count.to_string(), "--seed", &scenario.clicks.seed.to_string()]);
+    generate
+        .args(["--disorder-ms", "30000", "--late", "0.01", "--grace-ms", &scenario.grace_ms.to_string()])
+        .arg("--expected")
+        .arg(&expected);
+    let generated = generate.output().unwrap();
+    assert!(generated.status.success(), "{}", String::from_utf8_lossy(&generated.stderr));
+    let expected = fs::read_to_string(expected).unwrap();
+    let total = expected.lines().map(|line| line.rsplit('\t').next().unwrap().parse::<u64>().unwrap()).sum();
+    let mut service = scenario.instance(0);
+    service.start_and_wait();
+    wait_until_counted(&scenario.servers, "of-java", total, || {});
+    service.wait_until_counted();
+    service.stop();
+    assert!(java_reads_changelog(&scenario, "of-java") == expected, "the counts are not those of the generator");
+}
+
 #[test]
 fn an_application_moves_from_kafka_streams_in_place_and_back() {
     let mixed = Clicks::mixed(size::clicks(40_000, 1_000_000), size::seed());

@@ -13,6 +13,9 @@ use crate::topic;
 /// How soon the group misses a member, unless a scenario says otherwise.
 pub(crate) const SESSION_TIMEOUT_MS: u64 = 4_000;
 
+/// The smallest that a store may have.
+pub(crate) const WRITE_BUFFER_BYTES: u64 = 1 << 20;
+
 pub(crate) struct Scenario {
     pub(crate) servers: String,
     pub(crate) application_id: String,
@@ -45,6 +48,18 @@ impl Scenario {
         }
     }
 
+    /// Another application on the same clicks.
+    pub(crate) fn of_application(&self, application_id: &str) -> Self {
+        Self {
+            servers: self.servers.clone(),
+            application_id: application_id.to_owned(),
+            clicks_topic: self.clicks_topic.clone(),
+            clicks: self.clicks.clone(),
+            dir: tempfile::tempdir().unwrap(),
+            ..*self
+        }
+    }
+
     /// An instance with a directory of its own, not yet running.
     pub(crate) fn instance(&self, number: usize) -> Service {
         Service::new(&self.instance_dir(number), &self.configuration())
@@ -63,7 +78,7 @@ impl Scenario {
              static_membership = {static_membership}\n\
              [clicks]\ntopic = \"{clicks_topic}\"\n\
              [window]\ngrace = \"{grace_ms}ms\"\n\
-             [rocksdb]\nwrite_buffer_size = \"1MiB\"\n\
+             [rocksdb]\nwrite_buffer_size = \"{WRITE_BUFFER_BYTES}B\"\n\
              [kafka]\nbootstrap.servers = \"{servers}\"\nsession.timeout.ms = {session_timeout_ms}\nheartbeat.interval.ms = 500\n\
              transaction.timeout.ms = {transaction_timeout_ms}\n"
         )

@@ -8,6 +8,7 @@ use millstream::record::{Offset, Timestamp, TopicPartition};
 use rdkafka::error::RDKafkaErrorCode as Code;
 
 use super::{KafkaBroker, PATIENCE};
+use crate::error::broker_error;
 use crate::ffi::{At, End, Failure, NewTopic};
 use crate::partitions::list_of_positions;
 use crate::settings::topic_settings;
@@ -136,11 +137,16 @@ impl KafkaBroker {
             // The ends first, as for one partition.
             let ends = self.offsets(partitions, At::End(End::Latest), isolation)?;
             let starts = self.offsets(partitions, At::End(End::Earliest), isolation)?;
-            let range = |(start, end): (Option<Offset>, Option<Offset>)| {
-                let start = start.unwrap_or(Offset::ZERO);
-                LogRange { start, end: end.unwrap_or(start).max(start) }
-            };
-            Ok(starts.into_iter().zip(ends).map(range).collect())
+            let ranges = partitions.iter().zip(starts).zip(ends).map(|((partition, start), end)| match (start, end) {
+                (Some(start), Some(end)) => Ok(LogRange { start, end: end.max(start) }),
+                // Not an offset, and no error either: an answer that says nothing.
+                _ => Err(broker_error(
+                    "looking up the offsets of",
+                    &partition.to_string(),
+                    &Failure::of_code(Code::OperationTimedOut),
+                )),
+            });
+            ranges.collect::<Result<Vec<_>, BrokerError>>()
         };
         both().map_err(|error| last_of_each_topic(partitions).into_iter().fold(error, |error, last| self.unknown(last, error)))
     }

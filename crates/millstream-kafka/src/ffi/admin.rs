@@ -165,11 +165,11 @@ impl<'a, C: ClientContext> Admin<'a, C> {
         }
     }
 
-    /// Deletes the records before an offset; before the end of the log where none is given.
-    pub(crate) fn delete_records(&self, partition: &TopicPartition, before: Option<Offset>) -> Result<(), Failure> {
+    /// Deletes the records before an offset.
+    pub(crate) fn delete_records(&self, partition: &TopicPartition, before: Offset) -> Result<(), Failure> {
         let request = self.request(Op::RD_KAFKA_ADMIN_OP_DELETERECORDS)?;
-        // -1 is the end, in this request as in the protocol.
-        let asked = native_partitions([(partition, before.map_or(-1, |before| before.0))]);
+        // A negative one would mean the end.
+        let asked = native_partitions([(partition, before.0.max(0))]);
         // SAFETY: the list is copied into the deletion, and that into the request before it is destroyed.
         unsafe {
             let deletion = sys::rd_kafka_DeleteRecords_new(asked.ptr());

@@ -106,16 +106,25 @@ fn a_transaction_that_no_membership_fences_is_refused() {
 }
 
 #[test]
-fn a_record_that_is_too_large_stops_with_the_topic_and_the_way_out() {
+fn a_record_that_is_too_large_for_its_topic_stops_with_the_topic_and_the_way_out() {
     let broker = broker();
-    broker.create_topic("large", &TopicSettings::kept_for_ever(1)).unwrap();
+    for topic in ["large", "roomy"] {
+        broker.create_topic(topic, &TopicSettings::kept_for_ever(1)).unwrap();
+    }
+    broker.alter_topic_config("roomy", &[("max.message.bytes", "4000000".to_owned())]).unwrap();
     let mut producer = broker.producer("large").unwrap();
+    // Nothing that compression could make smaller.
+    let large: Vec<_> = (0..3_000_000u32).map(|number| (number.wrapping_mul(2_654_435_761) >> 13) as u8).collect();
+    let record = Record::new(None, Some(&large), Timestamp(1));
     producer.begin().unwrap();
-    let refused = producer.send(&tp("large", 0), &Record::new(None, Some(&[0; 2_000_000]), Timestamp(1))).unwrap_err();
+    let refused = producer.send(&tp("large", 0), &record).and_then(|()| producer.commit()).unwrap_err();
     assert_eq!(refused.kind(), ErrorKind::Stop);
     let message = refused.to_string();
     assert!(message.contains("large-0") && message.contains("max.message.bytes"), "{message}");
     producer.abort().unwrap();
+    producer.begin().unwrap();
+    producer.send(&tp("roomy", 0), &record).unwrap();
+    producer.commit().unwrap();
 }
 
 #[test]

@@ -100,9 +100,13 @@ impl<B: Broker> StreamThread<B> {
             return;
         }
         self.last_purge = now;
-        for (partition, before) in std::mem::take(&mut self.trims) {
+        while let Some((partition, before)) = self.trims.pop_first() {
             if let Err(error) = self.broker.delete_records(&partition, before) {
                 tracing::debug!(%partition, %before, %error, "records that are no longer needed could not be deleted");
+                if error.kind() == ErrorKind::Retry {
+                    // The others would most likely keep the thread waiting as long. Whatever is committed next trims further.
+                    break;
+                }
             }
         }
     }
@@ -114,6 +118,7 @@ impl<B: Broker> StreamThread<B> {
         for (input, slot) in &mut self.slots {
             if let Phase::Running(task) = &mut slot.phase {
                 let position = task.rollback();
+                slot.is_held = false;
                 if let Err(error) = consumer.start(input, position) {
                     tracing::warn!(%input, %error, "the position could not be rewound: the task starts again");
                     not_rewound.push(input.clone());

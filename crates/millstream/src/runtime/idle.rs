@@ -3,7 +3,7 @@
 use super::open::{Phase, decode_metadata};
 use super::plan::Kind;
 use super::thread::StreamThread;
-use crate::broker::{Broker, Isolation};
+use crate::broker::{Broker, ErrorKind, Isolation};
 use crate::record::{Partition, Timestamp, TopicPartition};
 use crate::task::TaskError;
 use crate::task::source::SourcePosition;
@@ -17,15 +17,23 @@ impl<B: Broker> StreamThread<B> {
         if now.0 - self.last_idle_check.0 < (timeout_ms / 4).max(1) {
             return Ok(());
         }
-        self.last_idle_check = now;
         let silent = |slot: &super::thread::Slot<B>| {
             matches!(slot.phase, Phase::Running(_)) && now.0 - slot.last_record_at.0 >= timeout_ms
         };
         let inputs: Vec<_> = self.slots.iter().filter(|(_, slot)| silent(slot)).map(|(input, _)| input.clone()).collect();
         let mut fell_idle = false;
         for input in inputs {
-            fell_idle |= self.fall_idle(&input)?;
+            match self.fall_idle(&input) {
+                Ok(fell) => fell_idle |= fell,
+                // Nobody knows whether it is idle; that may not keep the thread's other partitions from their commit.
+                Err(TaskError::Broker(error)) if error.kind() == ErrorKind::Retry => {
+                    tracing::warn!(%input, %error, "whether the partition is idle is not known");
+                    break;
+                }
+                Err(error) => return Err(error),
+            }
         }
+        self.last_idle_check = self.clock.now();
         if fell_idle { self.commit() } else { Ok(()) }
     }
 

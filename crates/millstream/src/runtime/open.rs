@@ -8,7 +8,7 @@ use super::plan::{Kept, Kind, Plan};
 use super::registry::StoreEntry;
 use super::restore::{Restoration, RestoreFrom, gap};
 use super::thread::StreamThread;
-use crate::broker::{Broker, CommittedOffset, Consumer, ErrorKind, Isolation};
+use crate::broker::{Broker, BrokerError, CommittedOffset, Consumer, ErrorKind, Isolation};
 use crate::record::TopicPartition;
 use crate::store::{FORMAT, StoreIdentity};
 use crate::task::aggregate::{AggregatePosition, AggregateTask};
@@ -52,13 +52,22 @@ impl Plan {
 impl<B: Broker> StreamThread<B> {
     /// Brings each task that does not run yet one step nearer to it. Says whether any has moved.
     pub(super) fn advance_tasks(&mut self, max_wait: Duration) -> Result<bool, TaskError> {
-        let waiting = self.slots.iter().filter(|(_, slot)| !matches!(slot.phase, Phase::Running(_)));
+        let now = self.clock.now();
+        let waiting = self.slots.iter().filter(|(_, slot)| !matches!(slot.phase, Phase::Running(_)) && slot.may_start(now));
         let inputs: Vec<_> = waiting.map(|(input, _)| input.clone()).filter(|input| !self.is_left_alone(input)).collect();
         let mut advanced = false;
         for input in inputs {
+            let began = self.clock.now();
             match self.advance_task(&input, max_wait) {
                 Ok(moved) => advanced |= moved,
-                Err(error) => self.recover(Some(&input), error).map_err(|error| TaskError::Stop(error.to_string()))?,
+                Err(error) => {
+                    // A broker that does not answer has kept the thread's other tasks waiting: now they have as long.
+                    let now = self.clock.now();
+                    if let Some(slot) = self.slots.get_mut(&input) {
+                        slot.waits = Some((now, now.0 - began.0));
+                    }
+                    self.recover(Some(&input), error).map_err(|error| TaskError::Stop(error.to_string()))?;
+                }
             }
         }
         Ok(advanced)
@@ -104,6 +113,15 @@ impl<B: Broker> StreamThread<B> {
         let log = self.broker.log_range(input, Isolation::ReadCommitted)?;
         if let Some(committed) = committed.as_ref().filter(|committed| committed.offset < log.start) {
             return Err(gap(input, committed.offset, log.start).into());
+        }
+        if let Some(committed) = committed.as_ref().filter(|committed| committed.offset > log.end) {
+            // Not for good: a leader that is new may not know its end yet.
+            let message = format!(
+                "the group's position in {input} is {}, behind the end of its log at {}: if the topic was deleted and made again, reset \
+                 the application (clickmill reset)",
+                committed.offset, log.end
+            );
+            return Err(BrokerError::new(ErrorKind::Retry, message).into());
         }
         match &subtopology.kind {
             Kind::Source { spec, .. } => {
@@ -290,7 +308,7 @@ impl<B: Broker> StreamThread<B> {
         }
         self.forget_store(input);
         let Some(slot) = self.slots.get_mut(input) else { return Ok(()) };
-        slot.phase = Phase::Opening;
+        (slot.phase, slot.is_held) = (Phase::Opening, false);
         if matches!(slot.state, TaskState::Running | TaskState::Suspended) {
             slot.go(TaskState::Restoring, &self.registry)?;
         }

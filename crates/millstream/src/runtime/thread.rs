@@ -82,6 +82,10 @@ pub(super) struct Slot<B: Broker> {
     pub(super) last_record_at: Timestamp,
     /// Its store is damaged and has to go before the task opens again.
     pub(super) discard_store: bool,
+    /// It runs, and nothing is fetched for it.
+    pub(super) is_held: bool,
+    /// Since when it waits before it tries again to start, and how long.
+    pub(super) waits: Option<(Timestamp, i64)>,
 }
 
 /// What a thread needs from outside.
@@ -172,12 +176,18 @@ impl<B: Broker> StreamThread<B> {
         // With a store that cannot take what has committed nothing new is read.
         let derived = settled && self.derive()?;
         let wait = if advanced || derived || !settled { Duration::ZERO } else { max_wait.min(self.until_commit()) };
-        let polled = if settled { self.poll(wait)? } else { false };
         if settled {
-            self.check_idle()?;
+            self.release()?
+        } else {
+            self.hold()?
+        };
+        // A member that does not poll is taken for dead.
+        let polled = self.poll(wait)?;
+        if settled {
             if self.commit_is_due() {
                 self.commit()?;
             }
+            self.check_idle()?;
         }
         self.purge();
         Ok(match (settled, advanced || derived || polled) {
@@ -237,14 +247,39 @@ impl<B: Broker> StreamThread<B> {
         Ok(true)
     }
 
+    /// Lets nothing be fetched for the tasks that run.
+    fn hold(&mut self) -> Result<(), TaskError> {
+        let Some(consumer) = &mut self.consumer else { return Ok(()) };
+        for (input, slot) in &mut self.slots {
+            if matches!(slot.phase, Phase::Running(_)) && !slot.is_held {
+                consumer.pause(input)?;
+                slot.is_held = true;
+            }
+        }
+        Ok(())
+    }
+
+    /// Lets the tasks that were held go on.
+    fn release(&mut self) -> Result<(), TaskError> {
+        let Some(consumer) = &mut self.consumer else { return Ok(()) };
+        for (input, slot) in &mut self.slots {
+            if let Phase::Running(task) = &slot.phase
+                && slot.is_held
+            {
+                consumer.start(input, task.position())?;
+                slot.is_held = false;
+            }
+        }
+        Ok(())
+    }
+
     fn assign(&mut self, input: TopicPartition) {
         let Some((id, _)) = self.plan.as_ref().and_then(|plan| plan.task(&input)) else { return };
         let state = TaskState::Created;
         let status =
             TaskStatus { id, input: input.clone(), state, restore: None, committed: None, stream_time: None, trouble: None };
         self.registry.put_task(status);
-        self.slots
-            .insert(input, Slot { id, state, phase: Phase::Opening, last_record_at: self.clock.now(), discard_store: false });
+        self.slots.insert(input, Slot::new(id, self.clock.now()));
     }
 
     fn process(&mut self, batch: &<B::Consumer as Consumer>::Batch) -> Result<(), TaskError> {
@@ -382,6 +417,16 @@ impl<B: Broker> StreamThread<B> {
 }
 
 impl<B: Broker> Slot<B> {
+    fn new(id: TaskId, now: Timestamp) -> Self {
+        let (state, phase) = (TaskState::Created, Phase::Opening);
+        Self { id, state, phase, last_record_at: now, discard_store: false, is_held: false, waits: None }
+    }
+
+    /// Whether it is to try again to start. A clock that was set back keeps nothing waiting.
+    pub(super) fn may_start(&self, now: Timestamp) -> bool {
+        self.waits.is_none_or(|(since, most)| !(0..most).contains(&(now.0 - since.0)))
+    }
+
     /// Goes to another state, as the table of [`TaskState`] allows.
     pub(super) fn go(&mut self, to: TaskState, registry: &Registry) -> Result<(), TaskError> {
         self.state = self.state.transition(to).map_err(|illegal| TaskError::Stop(illegal.to_string()))?;

@@ -61,8 +61,7 @@ pub fn plan(broker: &KafkaBroker, config: &Config, start: Start, delete_outputs:
 fn own_topics(config: &Config) -> Vec<(Topic, bool)> {
     // Whether clicks were shuffled before, the configuration of today does not say.
     let repartition = StreamsConfig::new(config.engine.application_id.clone()).repartition_topic(STORE);
-    let watermarks: Topic = format!("{}-{STORE}-watermarks", config.engine.application_id).into();
-    let mut all = vec![(repartition, Role::Repartition), (watermarks, Role::Repartition)];
+    let mut all = vec![(repartition, Role::Repartition)];
     all.extend(topics_of(config).into_iter().map(|topic| (topic.name, topic.role)));
     let is_own = |(name, role): (Topic, Role)| match role {
         Role::Clicks => None,
@@ -70,7 +69,7 @@ fn own_topics(config: &Config) -> Vec<(Topic, bool)> {
         Role::Repartition | Role::Changelog | Role::Closed => Some((name, false)),
     };
     let mut own: Vec<_> = all.into_iter().filter_map(is_own).collect();
-    own.sort_by_key(|(name, _)| name.ends_with("-changelog"));
+    own.sort_by(|(a, _), (b, _)| (a.ends_with("-changelog"), a).cmp(&(b.ends_with("-changelog"), b)));
     own.dedup();
     own
 }
