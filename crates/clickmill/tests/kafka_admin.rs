@@ -331,5 +331,5 @@ fn the_ranges_of_many_partitions_are_those_of_each() {
     let refused = app.broker.log_ranges(&all, Isolation::ReadCommitted).unwrap_err().to_string();
     assert_eq!(refused, "topic ranges-clicks has no partition 2");
     let refused = app.broker.log_ranges(&[partition("nowhere", 0)], Isolation::ReadCommitted).unwrap_err().to_string();
-    assert_eq!(refused, "topic ranges-nowhere does not exist");
+    assert_eq!(refused, "topic ranges-nowhere does not exist: create it, or correct its name");
 }

@@ -126,3 +126,48 @@ impl KafkaIntake {
         lock(&self.shared.native).in_flight_count().try_into().unwrap_or(0)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::mpsc;
+    use std::time::{Duration, Instant};
+
+    use millstream::record::{Partition, Timestamp};
+    use rdkafka::mocking::MockCluster;
+    use rdkafka::types::{RDKafkaApiKey, RDKafkaRespErr};
+
+    use super::*;
+
+    /// A producer that was refused its id is of no use ever after, though the right may be granted a moment later.
+    #[test]
+    fn a_producer_that_has_failed_for_good_is_replaced() {
+        let mock = MockCluster::new(1).expect("a mock");
+        mock.create_topic("clicks", 1, 1).expect("a topic");
+        let refusal = RDKafkaRespErr::RD_KAFKA_RESP_ERR_CLUSTER_AUTHORIZATION_FAILED;
+        mock.request_errors(RDKafkaApiKey::InitProducerId, &[refusal]);
+        let intake =
+            KafkaIntake::new(&KafkaConfig::new(mock.bootstrap_servers(), []).expect("a configuration")).expect("an intake");
+        let (began, mut failures) = (Instant::now(), 0);
+        while let Err(error) = write(&intake) {
+            failures += 1;
+            assert!(began.elapsed() < Duration::from_secs(30), "it never recovers: {error}");
+        }
+        assert!(failures > 0, "the first producer has failed");
+    }
+
+    fn write(intake: &KafkaIntake) -> Outcome {
+        let (answer, answers) = mpsc::channel();
+        let record = Record::new(None, Some(b"click"), Timestamp(1));
+        let to = TopicPartition::new("clicks", Partition(0));
+        intake.send(&to, &record, move |outcome| answer.send(outcome).expect("waited for"))?;
+        answers.recv_timeout(Duration::from_secs(30)).expect("answered")
+    }
+
+    #[test]
+    fn a_record_that_timed_out_may_have_been_written_whatever_keeps_the_client_away_now() {
+        let (timed_out, refused) = (Failure::of_code(Code::MessageTimedOut), Failure::of_code(Code::Authentication));
+        let error = delivery_error("clicks-0", &timed_out, &refused);
+        assert_eq!(error.kind(), ErrorKind::OutcomeUnknown);
+        assert!(error.to_string().contains("sasl.*"), "{error}");
+    }
+}

@@ -75,8 +75,8 @@ pub const SECTIONS: [(&str, &str); 9] = [
     ("window", "How clicks are counted."),
     (
         "topics",
-        "How long what the application itself sends on is kept, by the records' own timestamps; on Kafka each start sets the topics' `retention.ms` so. By default nothing is \
-         ever deleted: these topics are for others to read.",
+        "How long what the application itself sends on is kept, by the records' own timestamps; on Kafka each start sets the topics' \
+         `retention.ms` so. By default nothing is ever deleted: these topics are for others to read.",
     ),
     (
         KAFKA_SECTION,

@@ -1,4 +1,4 @@
-//! Connections are cut, delayed and half-closed, and the end of a transaction gets lost, so that the outcome of a commit is unknown.
+//! Connections are cut, delayed and half-closed, and the commit of a transaction gets lost, so that the outcome of a commit is unknown.
 
 use std::time::Duration;
 
@@ -33,7 +33,7 @@ fn connections_that_fail_change_no_count() {
         disturb(&proxy, &mut random);
         for loss in [Loss::Answer, Loss::Request] {
             let unknown_before = unknown_outcomes(&service);
-            proxy.lose_end_of_transaction(loss);
+            proxy.lose_commit(loss);
             pause(SILENCE);
             proxy.heal();
             service.wait_until("in doubt about a commit", |service| unknown_outcomes(service) > unknown_before);

@@ -11,7 +11,10 @@ use crate::service::pause;
 /// The number of Kafka's request that ends a transaction.
 const END_TXN: [u8; 2] = 26u16.to_be_bytes();
 
-/// What is lost of the end of a transaction. From then on nothing gets through at all.
+/// The first version of that request which ends with tagged fields, of which there are none: one byte more.
+const END_TXN_WITH_TAGS: u16 = 3;
+
+/// What is lost of the commit of a transaction. From then on nothing gets through at all.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Loss {
     /// The request: the transaction stays open.
@@ -78,12 +81,12 @@ impl Proxy {
         self.network.delay_ms.store(delay.as_millis() as u64, Ordering::SeqCst);
     }
 
-    /// Waits for the end of a transaction, loses it, and is silent from then on.
-    pub(crate) fn lose_end_of_transaction(&self, loss: Loss) {
+    /// Waits for the commit of a transaction, loses it, and is silent from then on.
+    pub(crate) fn lose_commit(&self, loss: Loss) {
         *self.network.armed.lock().unwrap() = Some(loss);
         let began = Instant::now();
         while !self.network.is_silent.load(Ordering::SeqCst) {
-            assert!(began.elapsed() < Duration::from_secs(60), "nobody ends a transaction");
+            assert!(began.elapsed() < Duration::from_secs(60), "nobody commits a transaction");
             pause(Duration::from_millis(5));
         }
     }
@@ -150,13 +153,20 @@ impl Network {
 
     /// What is to be lost of this request. It is silent before the request goes on, so that no answer can slip through.
     fn loss_of(&self, request: &[u8]) -> Option<Loss> {
-        if request.get(4..6) != Some(&END_TXN) {
+        if !is_commit(request) {
             return None;
         }
         let loss = self.armed.lock().unwrap().take()?;
         self.is_silent.store(true, Ordering::SeqCst);
         Some(loss)
     }
+}
+
+/// Whether the request ends a transaction, and not by giving it up.
+fn is_commit(request: &[u8]) -> bool {
+    let number = |at: usize| Some(u16::from_be_bytes(request.get(at..at + 2)?.try_into().unwrap()));
+    let behind = if number(6).is_some_and(|version| version >= END_TXN_WITH_TAGS) { 1 } else { 0 };
+    request.get(4..6) == Some(&END_TXN) && request.iter().rev().nth(behind) == Some(&1)
 }
 
 /// A request with its length in front.

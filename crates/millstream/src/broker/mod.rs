@@ -273,7 +273,7 @@ impl BrokerError {
 
     /// The error for a topic that is not there.
     pub fn unknown_topic(topic: &str) -> Self {
-        Self::new(ErrorKind::Stop, format!("topic {topic} does not exist"))
+        Self::new(ErrorKind::Stop, format!("topic {topic} does not exist: create it, or correct its name"))
     }
 
     /// The error for a partition that its topic does not have.

@@ -66,6 +66,9 @@ pub struct Survey {
     pub topics: Vec<TopicReport>,
     #[serde(skip)]
     pub(super) expected: Vec<Vec<Expected>>,
+    /// How far back counts are promised, in milliseconds.
+    #[serde(skip)]
+    horizon_ms: u128,
 }
 
 /// Looks at the topics that the configuration names.
@@ -93,7 +96,8 @@ fn survey_of(config: &Config, seen: &[Seen]) -> Survey {
     let clicks = seen.first().and_then(|clicks| clicks.settings.as_ref());
     let expected: Vec<_> = seen.iter().map(|seen| expected(&seen.topic, config, clicks)).collect();
     let topics = seen.iter().zip(&expected).map(|(seen, expected)| report(seen, expected)).collect();
-    let mut survey = Survey { application_id: config.engine.application_id.clone(), topics, expected };
+    let (application_id, horizon_ms) = (config.engine.application_id.clone(), config.window.retention.as_millis());
+    let mut survey = Survey { application_id, topics, expected, horizon_ms };
     survey.find_problems(config);
     survey
 }
@@ -143,12 +147,14 @@ fn is_as_wanted(wanted: &Expected, found: &str) -> bool {
 }
 
 impl TopicReport {
-    /// Whether that is the finite retention of a compacted changelog which this program, by the other settings, has not created.
-    fn is_as_kafka_streams_makes_it(&self, setting: &SettingReport) -> bool {
+    /// Whether that is the finite retention of a compacted changelog which this program, by the other settings, has not created, and
+    /// which covers everything back to the horizon.
+    fn is_as_kafka_streams_makes_it(&self, setting: &SettingReport, horizon_ms: u128) -> bool {
+        let covers = setting.found.as_ref().and_then(|found| found.parse::<u128>().ok()).is_some_and(|kept| kept >= horizon_ms);
         let found = |name: &str| self.settings.iter().find(|setting| setting.name == name);
         let compacted = found(CLEANUP_POLICY).is_some_and(|policy| policy.verdict == Verdict::Fine);
         let is_ours = found(TIMESTAMP_AFTER_MAX_MS).is_none_or(|after| after.verdict == Verdict::Fine);
-        self.role == Role::Changelog && setting.name == RETENTION_MS && compacted && !is_ours
+        self.role == Role::Changelog && setting.name == RETENTION_MS && covers && compacted && !is_ours
     }
 }
 
@@ -187,13 +193,15 @@ impl Survey {
     }
 
     /// Refuses settings under which brokers delete what state or counts are made from. The retention that Kafka Streams gives a
-    /// changelog is no reason: an application is moved over as it stands, and [`Survey::warnings`] tells of it.
+    /// changelog is no reason where it covers what is promised: an application is moved over as it stands, and [`Survey::warnings`] tells
+    /// of it.
     ///
     /// # Errors
     /// [`Misconfigured`] for the first of them.
     pub fn refuse_loss(&self) -> Result<(), Misconfigured> {
         for topic in &self.topics {
-            let refused = |setting: &&SettingReport| setting.loses_state && !topic.is_as_kafka_streams_makes_it(setting);
+            let refused =
+                |setting: &&SettingReport| setting.loses_state && !topic.is_as_kafka_streams_makes_it(setting, self.horizon_ms);
             let Some(setting) = topic.settings.iter().find(refused) else { continue };
             return Err(Misconfigured(format!(
                 "topic {} has {} = {}: {}; set it to {} with clickmill topics --fix",

@@ -87,12 +87,17 @@ fn what_is_as_good_or_not_ours_is_fine() {
 
 #[test]
 fn a_changelog_of_kafka_streams_is_told_of_and_not_refused() {
-    let survey = surveyed(&config("clicks.topic", "clicks"), |role, _, found| {
-        if role == Role::Changelog {
-            let theirs = [("retention.ms", "87600000"), ("message.timestamp.after.max.ms", "3600000")];
-            found.extend(theirs.map(|(name, value)| (name.to_owned(), value.to_owned())));
-        }
-    });
+    let with_horizon = |horizon| {
+        surveyed(&config("window.retention", horizon), |role, _, found| {
+            if role == Role::Changelog {
+                let theirs = [("retention.ms", "87600000"), ("message.timestamp.after.max.ms", "3600000")];
+                found.extend(theirs.map(|(name, value)| (name.to_owned(), value.to_owned())));
+            }
+        })
+    };
+    let refused = with_horizon("2d").refuse_loss().expect_err("counts of yesterday would be lost").to_string();
+    assert!(refused.contains("retention.ms = 87600000") && refused.contains("clickmill topics --fix"), "{refused}");
+    let survey = with_horizon("1d");
     survey.refuse_loss().expect("an application is moved over as it stands");
     assert!(survey.warnings()[1].contains("retention.ms = 87600000, not -1: brokers delete counts"), "{:?}", survey.warnings());
     assert!(!survey.is_fine());
