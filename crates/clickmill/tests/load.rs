@@ -2,8 +2,10 @@
 //! added twice.
 
 use std::collections::HashMap;
+use std::fs::File;
 use std::io::Write;
 use std::net::{SocketAddr, TcpListener};
+use std::path::PathBuf;
 use std::process::{Command, Output, Stdio};
 use std::sync::{Arc, Mutex};
 
@@ -23,6 +25,8 @@ struct Intake {
     requests: u32,
     faulty: bool,
     refuse_after: Option<usize>,
+    /// A file that somebody writes on when the first clicks arrive.
+    written_on: Option<PathBuf>,
 }
 
 type Shared = Arc<Mutex<Intake>>;
@@ -70,6 +74,10 @@ async fn take_clicks(State(intake): State<Shared>, headers: HeaderMap, body: Byt
     let mut guard = intake.lock().expect("lock");
     guard.requests += 1;
     let (request, faulty) = (guard.requests, guard.faulty);
+    if let Some(path) = guard.written_on.take() {
+        let mut file = File::options().append(true).open(path).expect("opened");
+        file.write_all(b"{\"ad_id\":\"later\"}\n").expect("written");
+    }
     if guard.refuse_after.is_some_and(|keys| guard.answers.len() >= keys) {
         return (StatusCode::FORBIDDEN, axum::Json(json!({"title": "Forbidden", "detail": "enough"}))).into_response();
     }
@@ -185,6 +193,18 @@ fn an_interrupted_load_is_run_again_and_adds_what_is_missing() {
 
     service.intake.lock().expect("lock").refuse_after = None;
     assert!(clickmill(&arguments).status.success());
+    assert_eq!(service.lines(), good);
+}
+
+/// Under the same keys it would be sent once more by the next load of the file, which is another file by then.
+#[test]
+fn what_is_written_to_a_file_while_it_is_loaded_is_not_sent() {
+    let (file, good) = clicks_file(5_000, ".ndjson");
+    let service = Service::start(Intake { written_on: Some(file.path().to_owned()), ..Intake::default() });
+    let arguments = ["load", file.path().to_str().expect("UTF-8"), "--url", &service.url(), "--block-size", "4KiB"];
+    let output = clickmill(&arguments);
+    assert_eq!(output.status.code(), Some(1));
+    assert!(text(&output.stderr).contains("has changed while it was loaded"), "{}", text(&output.stderr));
     assert_eq!(service.lines(), good);
 }
 

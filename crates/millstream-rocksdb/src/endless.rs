@@ -27,6 +27,9 @@ pub(crate) fn endless_record(path: &Path) -> io::Result<Option<u64>> {
         if let Some(at) = endless_in_block(&block) {
             return Ok(Some(number * BLOCK as u64 + at as u64));
         }
+        if block.len() < BLOCK {
+            break;
+        }
     }
     Ok(None)
 }

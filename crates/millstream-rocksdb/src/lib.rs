@@ -3,5 +3,6 @@
 pub mod broker;
 mod endless;
 mod full;
+mod lock;
 pub mod memory;
 pub mod state;

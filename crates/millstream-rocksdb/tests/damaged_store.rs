@@ -230,7 +230,7 @@ fn a_store_damaged_while_it_is_open_does_not_serve_the_damage() {
     let dir = tempfile::tempdir().unwrap();
     build(dir.path());
     // A compaction would replace files that are to be damaged.
-    let store = provider_with(dir.path(), &[("disable_auto_compactions", "true")]).open("clicks", Partition(0)).unwrap();
+    let store = provider_with(dir.path(), &[("level0_file_num_compaction_trigger", "23")]).open("clicks", Partition(0)).unwrap();
     for file in files_of(&dir.path().join("clicks/0")) {
         if file.extension().is_some_and(|extension| extension == "sst") {
             let mut bytes = std::fs::read(&file).unwrap();

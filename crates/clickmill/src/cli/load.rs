@@ -1,7 +1,7 @@
 //! `clickmill load`: clicks from files.
 
 use std::fs::File;
-use std::io::{self, Write};
+use std::io::{self, Read, Write};
 use std::path::{Path, PathBuf};
 use std::sync::mpsc;
 use std::time::Duration;
@@ -82,6 +82,8 @@ struct Load<'a> {
     path: &'a Path,
     client: &'a Client,
     patience: Patience,
+    /// What there was to load when it began.
+    length: u64,
     fingerprint: Fingerprint,
     block_size: usize,
     bar: ProgressBar,
@@ -95,17 +97,18 @@ impl<'a> Load<'a> {
         let bar = progress::bytes(length);
         bar.set_prefix(path.file_name().unwrap_or_default().to_string_lossy().into_owned());
         bar.set_message("reading for the fingerprint");
-        let fingerprint = load::fingerprint(path).map_err(unreadable)?;
+        let fingerprint = load::fingerprint(path, length).map_err(unreadable)?;
         bar.set_message("");
         let (patience, block_size) = (Patience(args.retry_for), args.block_size);
-        Ok(Self { path, client, patience, fingerprint, block_size, bar, summary: Summary::default() })
+        Ok(Self { path, client, patience, length, fingerprint, block_size, bar, summary: Summary::default() })
     }
 
     /// Sends block after block, in order, while the next ones are being read.
     fn send_all(&mut self) -> Result<(), CommandError> {
         let unreadable = |source| LoadError::Read { path: self.path.to_owned(), source };
         let file = File::open(self.path).map_err(unreadable)?;
-        let lines = load::open(self.bar.wrap_read(file)).map_err(unreadable)?;
+        // What has been added since is not what the fingerprint stands for.
+        let lines = load::open(self.bar.wrap_read(file.take(self.length))).map_err(unreadable)?;
         let blocks = Blocks::new(lines, self.block_size);
         let (sender, receiver) = mpsc::sync_channel(BLOCKS_AHEAD);
         std::thread::scope(|scope| {
@@ -115,8 +118,12 @@ impl<'a> Load<'a> {
             for block in &receiver {
                 self.send(&block.map_err(|error| LoadError::of_blocks(self.path, error))?)?;
             }
-            Ok(())
-        })
+            Ok::<_, CommandError>(())
+        })?;
+        match self.path.metadata().map_err(unreadable)?.len() == self.length {
+            true => Ok(()),
+            false => Err(LoadError::Changed { path: self.path.to_owned(), length: self.length }.into()),
+        }
     }
 
     fn send(&mut self, block: &Block) -> Result<(), CommandError> {

@@ -133,7 +133,12 @@ pub const OPTIONS: &[OptionSpec] = &[
         "1024",
         "How many requests are worked on at once. What comes on top is answered 503 with `Retry-After`.",
     ),
-    option("server.request_timeout", POSITIVE, "30s", "How long one request may take."),
+    option(
+        "server.request_timeout",
+        POSITIVE,
+        "30s",
+        "How long a request may take from its head to the beginning of its answer.",
+    ),
     option("server.max_query_period", POSITIVE, "31d", "The longest period of one query. A longer one is answered 400."),
     option("data.dir", Kind::Path, "data", "The directory of the log and the state. One process at a time uses it."),
     option(
@@ -214,7 +219,7 @@ pub const OPTIONS: &[OptionSpec] = &[
         "clicks.retention",
         Kind::DurationOrOff,
         "7d",
-        "How long the embedded broker keeps clicks after they were counted. `\"off\"`: for ever.",
+        "How long the embedded broker keeps clicks from their arrival on; those that are not counted yet stay. `\"off\"`: for ever.",
     ),
     option(
         "clicks.retention_bytes",
@@ -252,7 +257,7 @@ pub const OPTIONS: &[OptionSpec] = &[
         "rocksdb.write_buffer_size",
         Kind::Size { min: MIB },
         "64MiB",
-        "How much a store collects in memory before it writes a file, a sixteenth of `engine.memory` at most. Three times as \
+        "How much a store collects in memory before it writes a file, a thirty-second of `engine.memory` at most. Three times as \
          much a store is the most that is replayed after a crash: one that fills, and two that wait to be written.",
     ),
     option("rocksdb.block_size", Kind::Size { min: KIB }, "16KiB", "The rows read and cached together, before compression."),

@@ -7,6 +7,7 @@ use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use millstream::partitioner::partition_for_key;
 use serde::Serialize;
+use tokio::sync::OwnedSemaphorePermit;
 use utoipa::ToSchema;
 
 use super::body::BodyFormat;
@@ -20,6 +21,9 @@ const IDEMPOTENCY_KEY: &str = "idempotency-key";
 
 /// Says of an answer that it is that of an earlier request.
 const IDEMPOTENT_REPLAYED: &str = "idempotent-replayed";
+
+/// What a click takes while it is decoded, and its rejection in the answer, at most.
+const BYTES_PER_CLICK: usize = 104;
 
 /// The reason of a click that may be stored or not.
 const UNKNOWN: &str = "unknown";
@@ -117,19 +121,26 @@ pub(super) async fn post_clicks(
     let body = to_bytes(body, max_body).await.map_err(|error| unread(&error, max_body))?;
     let work = {
         let service = service.clone();
-        move || {
-            let _room = room;
-            take_in(&service, format, key.as_deref(), &body)
-        }
+        move || take_in(&service, format, key.as_deref(), &body, room)
     };
     service.limits().intake(work).await?
 }
 
-/// Decodes, appends, and answers.
-fn take_in(service: &Service, format: BodyFormat, key: Option<&[u8]>, body: &Bytes) -> Result<Response, Problem> {
+/// Decodes, appends, and answers. The body has that room.
+fn take_in(
+    service: &Service,
+    format: BodyFormat,
+    key: Option<&[u8]>,
+    body: &Bytes,
+    mut room: OwnedSemaphorePermit,
+) -> Result<Response, Problem> {
     let (mill, metrics) = (service.mill(), service.metrics());
     let arrived = mill.now();
     let parts = format.split(body)?;
+    // Of many tiny clicks more is made than they are long.
+    if !service.limits().grow(&mut room, parts.len() * BYTES_PER_CLICK) {
+        return Err(Problem::new(ProblemKind::Overloaded, "too many clicks are being worked on"));
+    }
     let partitions = mill.clicks_partitions();
     let mut accepted = Vec::with_capacity(parts.len());
     let mut refused: Vec<(usize, Refusal)> = Vec::new();

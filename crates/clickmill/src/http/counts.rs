@@ -33,11 +33,11 @@ pub(super) async fn get_ad_clicks(
         let reason = format_args!("it has {} bytes, an ad id has 1 to {MAX_AD_ID_BYTES}", ad_id.len());
         return Err(Problem::parameter("ad_id", reason));
     }
-    ask(service, params, move |queries, period, params| {
+    let work = question(service.clone(), params, move |queries, period, params| {
         let answer = queries.fetch(ad_id.as_bytes(), period, params.read_options())?;
         Ok(AdClicks { ad_id, clicks: Clicks::new(period, answer.value, answer.completeness) })
-    })
-    .await
+    });
+    service.limits().query(work).await?
 }
 
 /// The most clicked ads of a period, exact over all partitions and instances.
@@ -59,11 +59,11 @@ pub(super) async fn get_top_ads(
     Params(params): Params<TopParams>,
 ) -> Result<Json<TopAds>, Problem> {
     let limit = params.limit;
-    ask(service, params.counts, move |queries, period, params| {
+    let work = question(service.clone(), params.counts, move |queries, period, params| {
         let answer = queries.top(period, limit, params.read_options())?;
         Ok(TopAds::new(period, answer.value, answer.completeness))
-    })
-    .await
+    });
+    service.limits().ranking(work).await?
 }
 
 /// The clicks of all ads together.
@@ -81,27 +81,23 @@ pub(super) async fn get_clicks(
     State(service): State<Service>,
     Params(params): Params<CountParams>,
 ) -> Result<Json<Clicks>, Problem> {
-    ask(service, params, |queries, period, params| {
+    let work = question(service.clone(), params, |queries, period, params| {
         let answer = queries.totals(period, params.read_options())?;
         Ok(Clicks::new(period, answer.value, answer.completeness))
-    })
-    .await
+    });
+    service.limits().query(work).await?
 }
 
-/// Resolves the period and asks, where that may block.
-async fn ask<A: Send + 'static>(
+/// Work that resolves the period and asks; it may block.
+fn question<A>(
     service: Service,
     params: CountParams,
-    question: impl FnOnce(&dyn CountQueries, Period, &CountParams) -> Result<A, QueryError> + Send + 'static,
-) -> Result<Json<A>, Problem> {
-    let work = {
-        let service = service.clone();
-        move || {
-            let (now, queries) = (service.mill().now(), service.mill().queries());
-            let longest = service.options().max_query_period;
-            let period = period::resolve(params.from.as_deref(), params.to.as_deref(), now, queries, longest)?;
-            Ok(Json(question(queries, period, &params)?))
-        }
-    };
-    service.limits().query(work).await?
+    ask: impl FnOnce(&dyn CountQueries, Period, &CountParams) -> Result<A, QueryError>,
+) -> impl FnOnce() -> Result<Json<A>, Problem> {
+    move || {
+        let (now, queries) = (service.mill().now(), service.mill().queries());
+        let longest = service.options().max_query_period;
+        let period = period::resolve(params.from.as_deref(), params.to.as_deref(), now, queries, longest)?;
+        Ok(Json(ask(queries, period, &params)?))
+    }
 }

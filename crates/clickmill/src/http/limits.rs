@@ -13,14 +13,19 @@ use super::{HttpOptions, Service};
 /// How many requests may be appending at once. They share the syncs of the log, so that many are good.
 const APPENDS_AT_ONCE: usize = 128;
 
+/// How many requests may rank ads at once: each may hold every ad of the period in memory.
+const RANKINGS_AT_ONCE: usize = 2;
+
 /// The permits that are left.
 #[derive(Debug)]
 pub(super) struct Limits {
     requests: Semaphore,
     /// In KiB.
     bodies: Arc<Semaphore>,
+    most_kib: u32,
     appends: Arc<Semaphore>,
     queries: Arc<Semaphore>,
+    rankings: Arc<Semaphore>,
     operations: Arc<Semaphore>,
 }
 
@@ -29,11 +34,14 @@ const NEVER_CLOSED: &str = "nobody closes the semaphore";
 impl Limits {
     pub(super) fn new(options: &HttpOptions) -> Self {
         let cores = std::thread::available_parallelism().map_or(2, usize::from);
+        let most_kib = kib(options.intake_bytes.max(options.max_body));
         Self {
             requests: Semaphore::new(options.max_concurrent_requests),
-            bodies: Arc::new(Semaphore::new(kib(options.intake_bytes.max(options.max_body)) as usize)),
+            bodies: Arc::new(Semaphore::new(most_kib as usize)),
+            most_kib,
             appends: Arc::new(Semaphore::new(APPENDS_AT_ONCE)),
             queries: Arc::new(Semaphore::new(cores * 4)),
+            rankings: Arc::new(Semaphore::new(RANKINGS_AT_ONCE)),
             operations: Arc::new(Semaphore::new(2)),
         }
     }
@@ -41,6 +49,20 @@ impl Limits {
     /// Waits until a body of that many bytes, at most the largest there may be, fits into memory.
     pub(super) async fn room_for_body(&self, bytes: usize) -> OwnedSemaphorePermit {
         self.bodies.clone().acquire_many_owned(kib(bytes)).await.expect(NEVER_CLOSED)
+    }
+
+    /// Lets the room of a body grow to so many bytes, for what is made of it. False where there is not enough now: waiting for more with
+    /// a body in hand, requests could wait for each other.
+    pub(super) fn grow(&self, room: &mut OwnedSemaphorePermit, bytes: usize) -> bool {
+        let held = u32::try_from(room.num_permits()).unwrap_or(u32::MAX);
+        let missing = kib(bytes).min(self.most_kib).saturating_sub(held);
+        match self.bodies.clone().try_acquire_many_owned(missing) {
+            Ok(more) => {
+                room.merge(more);
+                true
+            }
+            Err(_) => false,
+        }
     }
 
     /// Runs work that blocks on the log.
@@ -51,6 +73,11 @@ impl Limits {
     /// Runs work that blocks on the state.
     pub(super) async fn query<T: Send + 'static>(&self, work: impl FnOnce() -> T + Send + 'static) -> Result<T, Problem> {
         run_blocking(&self.queries, work).await
+    }
+
+    /// Runs work that blocks on the state and may hold much of it. What is quick does not wait for it.
+    pub(super) async fn ranking<T: Send + 'static>(&self, work: impl FnOnce() -> T + Send + 'static) -> Result<T, Problem> {
+        run_blocking(&self.rankings, work).await
     }
 
     /// Runs work for whoever watches over the instance, which waits for no query.
@@ -90,5 +117,32 @@ pub(super) async fn bound(State(service): State<Service>, request: Request, next
             let detail = format!("no answer after {:?}; clicks that were sent may still be stored", options.request_timeout);
             Problem::new(ProblemKind::TimedOut, detail).into_response()
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn the_room_of_a_body_grows_as_far_as_there_is_room() {
+        let second = Duration::from_secs(1);
+        let limits = Limits::new(&HttpOptions {
+            intake_bytes: 100 << 10,
+            max_body: 40 << 10,
+            max_concurrent_requests: 1,
+            request_timeout: second,
+            max_query_period: second,
+        });
+        let mut first = limits.room_for_body(40 << 10).await;
+        let mut second = limits.room_for_body(40 << 10).await;
+        assert!(limits.grow(&mut first, 10 << 10), "it has that much");
+        assert!(limits.grow(&mut first, 60 << 10));
+        assert!(!limits.grow(&mut second, 60 << 10), "the other has the rest");
+        drop(first);
+        assert!(limits.grow(&mut second, 1 << 30), "as much as there is at all");
+        assert_eq!(second.num_permits(), 100);
     }
 }

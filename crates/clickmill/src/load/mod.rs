@@ -22,6 +22,17 @@ pub enum LoadError {
         /// Why not.
         source: std::io::Error,
     },
+    /// The file is not as long any more as it was.
+    #[error(
+        "{} has changed while it was loaded: its first {length} bytes were sent; write what comes later to a file of its own, for the same \
+         file with more in it is another file", path.display()
+    )]
+    Changed {
+        /// The file.
+        path: PathBuf,
+        /// Its length at the beginning.
+        length: u64,
+    },
     /// A line longer than any service takes.
     #[error("{}: line {line} is longer than {limit} bytes", path.display())]
     LongLine {

@@ -1,7 +1,6 @@
 //! The engine of this process: the broker, the stores, and the threads that count.
 
 use std::collections::BTreeSet;
-use std::convert::Infallible;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -9,7 +8,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use anyhow::Context;
-use millstream::broker::{Broker, ErrorKind};
+use millstream::broker::{Broker, BrokerError, ErrorKind};
 use millstream::clock::Clock;
 use millstream::query::Counts;
 use millstream::record::Partition;
@@ -94,10 +93,7 @@ impl<L: ClickLog> Engine<L> {
             threads.spawn(format!("engine-{number}"), move |stop| count(thread, stop))?;
         }
         let engine = self.clone();
-        threads.spawn("upkeep".to_owned(), move |stop| {
-            engine.upkeep(stop);
-            Ok::<_, Infallible>(())
-        })?;
+        threads.spawn("upkeep".to_owned(), move |stop| engine.upkeep(stop))?;
         Ok(threads)
     }
 
@@ -149,16 +145,21 @@ impl<L: ClickLog> Engine<L> {
     }
 
     /// What has to be done now and then, in bounded pieces.
-    fn upkeep(&self, stop: &AtomicBool) {
+    ///
+    /// # Errors
+    /// Where the log cannot be looked after until somebody has looked at it.
+    fn upkeep(&self, stop: &AtomicBool) -> Result<(), BrokerError> {
         let mut unused = UnusedState::default();
         while !stop.load(Ordering::Relaxed) {
             if let Err(error) = self.counts.refresh_lag() {
                 tracing::debug!(%error, "the lag could not be looked up");
             }
-            loop {
+            // Before the group has a member, nobody could say that a partition is still to be read.
+            while !self.registry.tasks().is_empty() {
                 match self.log.maintain() {
                     Ok(true) if !stop.load(Ordering::Relaxed) => {}
                     Ok(_) => break,
+                    Err(error) if error.kind() == ErrorKind::Stop => return Err(error),
                     Err(error) => {
                         tracing::warn!(%error, "the log's upkeep has to wait");
                         break;
@@ -170,6 +171,7 @@ impl<L: ClickLog> Engine<L> {
             }
             thread::park_timeout(L::UPKEEP_INTERVAL);
         }
+        Ok(())
     }
 }
 

@@ -31,7 +31,7 @@ impl<L: ClickLog> EngineMill<L> {
     }
 
     fn task_status(&self, task: runtime::TaskStatus) -> TaskStatus {
-        let end = self.engine.counts.end_of(&task.input).map(|end| end.0);
+        let lag = self.engine.counts.records_behind(&task.input, task.committed).unwrap_or(0);
         let position = task.committed.map(|offset| offset.0);
         TaskStatus {
             task: task.id.to_string(),
@@ -39,7 +39,7 @@ impl<L: ClickLog> EngineMill<L> {
             topic: task.input.topic.to_string(),
             partition: task.input.partition.0,
             position,
-            lag: end.map_or(0, |end| (end - position.unwrap_or(0)).max(0) as u64),
+            lag,
             restore: task.restore.map(|restore| RestoreProgress {
                 start: restore.from.0,
                 position: restore.position.0,

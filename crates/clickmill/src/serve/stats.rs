@@ -51,12 +51,10 @@ fn label(reason: &str) -> Cow<'static, str> {
 }
 
 fn partition<L: ClickLog>(engine: &Engine<L>, task: &TaskStatus) -> PartitionTotals {
-    let end = engine.counts.end_of(&task.input).map(|end| end.0);
-    let position = task.committed.map_or(0, |offset| offset.0);
     PartitionTotals {
         topic: task.input.topic.to_string(),
         partition: task.input.partition.0,
-        lag: end.map_or(0, |end| (end - position).max(0) as u64),
+        lag: engine.counts.records_behind(&task.input, task.committed).unwrap_or(0),
         stream_time_ms: task.stream_time.map(|time| time.0),
     }
 }

@@ -26,6 +26,12 @@ pub(super) fn stalled(dir: &Path) -> BrokerError {
     BrokerError::new(ErrorKind::Retry, message)
 }
 
+/// The error for a directory that somebody else has open.
+pub(super) fn opened_elsewhere(dir: &Path) -> BrokerError {
+    let way_out = "another process has this directory open: stop it, or use a directory of your own";
+    BrokerError::new(ErrorKind::Stop, format!("broker in {}: cannot open the log: {way_out}", dir.display()))
+}
+
 /// RocksDB's C interface gives a status as text: code, subcode, and the operating system's message.
 fn kind_of(error: &rocksdb::Error) -> (ErrorKind, &'static str) {
     use rocksdb::ErrorKind::{Busy, Corruption, IOError, Incomplete, TimedOut, TryAgain};
@@ -33,9 +39,6 @@ fn kind_of(error: &rocksdb::Error) -> (ErrorKind, &'static str) {
     match error.kind() {
         Incomplete | TimedOut | Busy | TryAgain => (ErrorKind::Retry, ""),
         IOError if says_full(message) => (ErrorKind::Retry, "; it goes on when there is room again"),
-        IOError if message.contains("lock file") || message.contains("lock hold") => {
-            (ErrorKind::Stop, "; another process has this directory open: stop it, or use a directory of your own")
-        }
         Corruption => (ErrorKind::Stop, "; the files are damaged: put them back from a backup"),
         _ => (ErrorKind::Stop, "; look at the storage"),
     }

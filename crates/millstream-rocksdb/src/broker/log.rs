@@ -8,10 +8,11 @@ use millstream::broker::local::{LogChange, LogId, LogStorage, LogWrite, VisitBat
 use millstream::record::Offset;
 use rocksdb::{ColumnFamily, ColumnFamilyDescriptor, DB, ErrorKind, ReadOptions, WaitForCompactOptions, WriteBatch};
 
-use super::error::{broker_error, directory_error, stalled, write_error};
+use super::error::{broker_error, directory_error, opened_elsewhere, stalled, write_error};
 use super::keys::{batch_key, last_offset};
 use super::options::{LogOptions, sequential, synced};
 use super::remains::refuse_remains;
+use crate::lock::DirectoryLock;
 use crate::memory::MemoryBudget;
 
 /// The column family of the record batches. The entries lie in the default one.
@@ -27,6 +28,8 @@ const STALL_CHECKS: u32 = 100;
 pub struct RocksLog {
     rocksdb: DB,
     dir: PathBuf,
+    // Given up when RocksDB is closed.
+    _lock: DirectoryLock,
 }
 
 impl std::fmt::Debug for RocksLog {
@@ -43,13 +46,15 @@ impl RocksLog {
     /// missing.
     pub fn open(dir: &Path, memory: &MemoryBudget) -> Result<Self, BrokerError> {
         std::fs::create_dir_all(dir).map_err(|error| directory_error(dir, "create the directory", &error))?;
+        let lock = DirectoryLock::take(dir).map_err(|error| directory_error(dir, "lock the directory", &error))?;
+        let lock = lock.ok_or_else(|| opened_elsewhere(dir))?;
         let options = LogOptions::new(memory);
         refuse_remains(dir, &options.instance)?;
         let families = [(BATCHES, options.batches), (rocksdb::DEFAULT_COLUMN_FAMILY_NAME, options.entries)];
         let families = families.map(|(name, options)| ColumnFamilyDescriptor::new(name, options));
         let opened = DB::open_cf_descriptors(&options.instance, dir, families);
         let rocksdb = opened.map_err(|error| broker_error(dir, "open the log", &error))?;
-        Ok(Self { rocksdb, dir: dir.to_owned() })
+        Ok(Self { rocksdb, dir: dir.to_owned(), _lock: lock })
     }
 
     /// Bytes of all files of the log, what is not yet flushed among them.

@@ -2,12 +2,13 @@
 
 use std::path::{Path, PathBuf};
 
-use millstream::store::{Space, StoreError};
+use millstream::store::{Space, StoreError, StoreErrorKind};
 use rocksdb::{CStrLike, ColumnFamily, ColumnFamilyDescriptor, DB, ReadOptions, properties};
 
 use super::error::{corrupt, directory_error, store_error};
 use super::options::StoreOptions;
 use crate::endless::endless_record;
+use crate::lock::DirectoryLock;
 
 const ROWS: &str = "rows";
 const META: &str = "meta";
@@ -20,19 +21,22 @@ pub(super) const SPACES: [Space; 3] = [Space::Rows, Space::Meta, Space::Derived]
 pub(super) struct Database {
     rocksdb: DB,
     dir: PathBuf,
+    // Given up when RocksDB is closed.
+    _lock: DirectoryLock,
 }
 
 impl Database {
     /// Opens the instance in `dir`, or creates it where there is none.
     pub(super) fn open(dir: &Path, options: &StoreOptions) -> Result<Self, StoreError> {
         std::fs::create_dir_all(dir).map_err(|e| directory_error(dir, "create the directory", &e))?;
+        let lock = lock(dir)?;
         refuse_remains(dir, options)?;
         let small = [META, DERIVED, rocksdb::DEFAULT_COLUMN_FAMILY_NAME].map(|name| (name, &options.small));
         let families = small.into_iter().chain([(ROWS, &options.rows)]);
         let families = families.map(|(name, options)| ColumnFamilyDescriptor::new(name, options.clone()));
         let rocksdb =
             DB::open_cf_descriptors(&options.rows, dir, families).map_err(|e| store_error(dir, "open the store", &e))?;
-        Ok(Self { rocksdb, dir: dir.to_owned() })
+        Ok(Self { rocksdb, dir: dir.to_owned(), _lock: lock })
     }
 
     pub(super) fn rocksdb(&self) -> &DB {
@@ -79,6 +83,15 @@ impl Database {
         let value = self.rocksdb.property_int_value_cf(self.family(space)?, name);
         Ok(value.map_err(|e| self.error("read a property", &e))?.unwrap_or(0))
     }
+}
+
+/// Takes the store's directory, so that what is looked at there, and removed, is nobody's.
+pub(super) fn lock(dir: &Path) -> Result<DirectoryLock, StoreError> {
+    let lock = DirectoryLock::take(dir).map_err(|e| directory_error(dir, "lock the directory", &e))?;
+    lock.ok_or_else(|| {
+        let message = format!("store in {}: another thread or process has it open, or is still closing it", dir.display());
+        StoreError::new(StoreErrorKind::Retry, message)
+    })
 }
 
 /// RocksDB would take a directory without `CURRENT`, or a manifest cut off before the column families, for an empty store,

@@ -38,8 +38,6 @@ fn kind_of(error: &rocksdb::Error) -> StoreErrorKind {
         ErrorKind::Corruption => StoreErrorKind::Corrupt,
         ErrorKind::Incomplete | ErrorKind::TimedOut | ErrorKind::Busy | ErrorKind::TryAgain => StoreErrorKind::Retry,
         ErrorKind::IOError if says_full(message) => StoreErrorKind::Retry,
-        // The store is being closed by another thread.
-        ErrorKind::IOError if says("lock hold by current process") => StoreErrorKind::Retry,
         // A file that RocksDB knows of is gone.
         ErrorKind::IOError if says("No such file or directory") => StoreErrorKind::Corrupt,
         _ => StoreErrorKind::Stop,

@@ -198,6 +198,12 @@ fn set_one(mut options: Options, name: &str, value: &str) -> Result<Options, Str
     if let Some(reason) = reserved::reason(name) {
         return Err(format!("cannot be set: {reason}"));
     }
+    // With so many files the store waits for a compaction, which has to begin before.
+    if name == "level0_file_num_compaction_trigger"
+        && !value.parse().is_ok_and(|files: u16| (1..LEVEL0_FILES_TO_STOP).contains(&files))
+    {
+        return Err(format!("`{value}` is refused: a whole number from 1 to {} is accepted", LEVEL0_FILES_TO_STOP - 1));
+    }
     if !is_one_value(value) {
         return Err(format!("`{value}` is not one value; a list of options goes into braces"));
     }

@@ -9,7 +9,7 @@ use millstream::record::Partition;
 use millstream::store::{StateStore, StoreError, StoreErrorKind, StoreProvider};
 use rocksdb::{DB, Options};
 
-use super::database::Database;
+use super::database::{Database, lock};
 use super::error::{directory_error, store_error};
 use super::options::{InvalidOption, RocksDbConfigSetter, RocksDbOptions, StoreOptions, shared_options};
 use super::statistics::{StoreStatistics, statistics};
@@ -86,8 +86,8 @@ impl RocksStores {
 
 impl StoreProvider for RocksStores {
     /// # Errors
-    /// [`StoreErrorKind::Corrupt`] where what lies there is damaged, [`StoreErrorKind::Retry`] where there is no room or another
-    /// thread still has the store open, [`StoreErrorKind::Stop`] where another process has.
+    /// [`StoreErrorKind::Corrupt`] where what lies there is damaged, [`StoreErrorKind::Retry`] where there is no room or somebody
+    /// else, another thread or process, still has the store open.
     fn open(&self, store: &str, partition: Partition) -> Result<Arc<dyn StateStore>, StoreError> {
         let dir = self.path(store, partition)?;
         let database = Database::open(&dir, &self.options_of(store)?)?;
@@ -102,7 +102,8 @@ impl StoreProvider for RocksStores {
         if !dir.exists() {
             return Ok(());
         }
-        // RocksDB takes its lock first, so that an open store is refused. What it does not know goes with the directory.
+        // An open store is refused. What RocksDB does not know goes with the directory.
+        let _lock = lock(&dir)?;
         DB::destroy(&Options::default(), &dir).map_err(|e| store_error(&dir, "remove the store", &e))?;
         remove_all(&dir).map_err(|e| directory_error(&dir, "remove the directory", &e))
     }

@@ -49,6 +49,7 @@ const RESERVED: &[(&[&str], &str)] = &[
         &["no_block_cache", "block_cache", "cache_index_and_filter_blocks", "db_write_buffer_size", "row_cache", "blob_cache"],
         "all stores share one cache and one write-buffer manager: set the memory budget instead",
     ),
+    (&["disable_auto_compactions"], "the store waits for compactions, and would wait for ever"),
     (
         &["level0_slowdown_writes_trigger", "level0_stop_writes_trigger", "soft_pending_compaction_bytes_limit"],
         "the store itself waits for compactions, so that a full disk is reported and does not hang",

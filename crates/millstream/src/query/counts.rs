@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::lag::{Lag, LagMonitor};
+use super::lag::LagMonitor;
 use super::top::{self, Failed};
 use super::{Answer, Completeness, CountQueries, KeyCount, Period, QueryError, ReadOptions, StalePartition, WindowCount};
 use crate::broker::{Broker, BrokerError, ErrorKind};
@@ -71,17 +71,18 @@ impl<B: Broker> Counts<B> {
 
     /// Asks the broker how far counting is behind. To be called now and then; answers say how long ago it was.
     pub fn refresh_lag(&self) -> Result<(), BrokerError> {
-        self.lag.refresh(&*self.broker, self.clock.now())
+        self.lag.refresh(&*self.broker, self.clock.now()).map(drop)
     }
 
     /// The number of source records not yet read, as last heard.
     pub fn source_lag(&self) -> Option<u64> {
-        self.lag.last().map(|lag| lag.source)
+        self.lag.last().map(|lag| lag.source())
     }
 
-    /// Where a partition of the source or repartition topic ends, as last heard.
-    pub fn end_of(&self, partition: &TopicPartition) -> Option<Offset> {
-        self.lag.last().and_then(|lag| lag.ends.get(partition).copied())
+    /// How many records of a partition of the source or repartition topic lie behind a position, or behind the group's where none is
+    /// given, as last heard.
+    pub fn records_behind(&self, input: &TopicPartition, position: Option<Offset>) -> Option<u64> {
+        self.lag.last()?.behind(input, position)
     }
 
     /// The smallest stream time of the source partitions, as last heard.
@@ -109,19 +110,26 @@ impl<B: Broker> Counts<B> {
         completeness.answered = copies.len() as u32;
         let all_answered = completeness.missing.is_empty();
         completeness.final_until = (all_answered && closed_through > 0).then_some(Timestamp(closed_through));
-        self.put_lag(&mut completeness, asked);
+        self.put_lag(&mut completeness, asked)?;
         if !all_answered && !read.allow_partial {
             return Err(QueryError::Incomplete(Box::new(completeness)));
         }
         Ok((copies, completeness))
     }
 
-    fn put_lag(&self, completeness: &mut Completeness, asked: &[Partition]) {
-        let Some(Lag { heard_at, source, repartition, stream_time, .. }) = self.lag.last() else { return };
-        let shuffled: u64 = asked.iter().filter_map(|partition| repartition.get(partition)).sum();
-        completeness.max_lag = source + shuffled;
-        completeness.lag_age_ms = self.clock.now().0.saturating_sub(heard_at.0).max(0) as u64;
-        completeness.stream_time = stream_time;
+    /// How many records an answer could miss: those that nobody has read, and those that were read and have not come into the copy, which
+    /// takes what is committed a moment later.
+    fn put_lag(&self, completeness: &mut Completeness, asked: &[Partition]) -> Result<(), QueryError> {
+        let lag = self.lag.known(&*self.broker, self.clock.now()).map_err(QueryError::LagUnknown)?;
+        let position_of =
+            |partition| completeness.positions.iter().find(|(its, _)| *its == partition).map(|(_, position)| *position);
+        let into_copies = asked.iter().filter_map(|&partition| lag.behind(&self.lag.input(partition), position_of(partition)));
+        let into_copies: u64 = into_copies.sum();
+        // Without a shuffle a copy reads the source itself.
+        completeness.max_lag = if self.lag.is_shuffled() { lag.source() + into_copies } else { lag.source().max(into_copies) };
+        completeness.lag_age_ms = self.clock.now().0.saturating_sub(lag.heard_at.0).max(0) as u64;
+        completeness.stream_time = lag.stream_time;
+        Ok(())
     }
 
     /// What a copy was asked.
@@ -173,7 +181,9 @@ impl<B: Broker> CountQueries for Counts<B> {
 
     fn earliest(&self, now: Timestamp) -> Option<Timestamp> {
         let closed = |partition| self.registry.store(&self.store, partition).map(|copy| copy.time.closed_through);
-        let largest = self.all_partitions().into_iter().filter_map(closed).max().filter(|closed| *closed > 0)?;
+        // A copy that is not up to date calls nothing closed, though it was committed.
+        let committed = self.lag.last().map(|lag| lag.closed_through);
+        let largest = self.all_partitions().into_iter().filter_map(closed).chain(committed).max().filter(|closed| *closed > 0)?;
         Some(Timestamp(now.0.min(largest).saturating_sub(self.horizon_ms)))
     }
 

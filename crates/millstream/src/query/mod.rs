@@ -8,6 +8,7 @@ mod top;
 
 pub use counts::Counts;
 
+use crate::broker::BrokerError;
 use crate::record::{Offset, Partition, Timestamp};
 use crate::store::StoreError;
 use crate::time::TimeWindows;
@@ -108,6 +109,9 @@ pub enum QueryError {
     /// Some partitions have no copy here that may answer.
     #[error("partitions {:?} cannot answer now", .0.missing.iter().map(|p| p.0).collect::<Vec<_>>())]
     Incomplete(Box<Completeness>),
+    /// What an answer would rest on is not known yet.
+    #[error("how far counting is behind is not known yet: {0}")]
+    LagUnknown(BrokerError),
     /// The store could not be read.
     #[error(transparent)]
     Store(#[from] StoreError),

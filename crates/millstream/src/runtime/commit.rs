@@ -96,7 +96,8 @@ impl<B: Broker> StreamThread<B> {
     /// Deletes, now and then, what nobody needs any more. That it cannot be done now does no harm.
     pub(super) fn purge(&mut self) {
         let now = self.clock.now();
-        if now.0 - self.last_purge.0 < self.config.purge_interval.as_millis() as i64 {
+        // A clock that was set back is no reason to wait until it has caught up.
+        if (0..self.config.purge_interval.as_millis() as i64).contains(&(now.0 - self.last_purge.0)) {
             return;
         }
         self.last_purge = now;

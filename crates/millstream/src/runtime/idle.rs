@@ -14,7 +14,7 @@ impl<B: Broker> StreamThread<B> {
     pub(super) fn check_idle(&mut self) -> Result<(), TaskError> {
         let Some(timeout) = self.config.idle_timeout else { return Ok(()) };
         let (now, timeout_ms) = (self.clock.now(), timeout.as_millis() as i64);
-        if now.0 - self.last_idle_check.0 < (timeout_ms / 4).max(1) {
+        if (0..(timeout_ms / 4).max(1)).contains(&(now.0 - self.last_idle_check.0)) {
             return Ok(());
         }
         let silent = |slot: &super::thread::Slot<B>| {

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use super::TaskError;
 use super::aggregate_state::AggregateState;
 use super::grouping::Partials;
-use super::metadata::OffsetMetadata;
+use super::metadata::{CLOSED_THROUGH, OffsetMetadata};
 use super::repartition::{self, HEADER, Message};
 use super::side_output::RecordCounters;
 use super::sources::Sources;
@@ -14,8 +14,6 @@ use crate::broker::{CommittedOffset, Delivered, TransactionalProducer};
 use crate::record::{Offset, Record, Timestamp, TopicPartition};
 use crate::store::StateStore;
 use crate::time::TimeWindows;
-
-const FLOOR: &str = "clickmill.closed_through";
 
 /// What an aggregate task has committed.
 #[derive(Debug, Clone)]
@@ -34,7 +32,7 @@ impl AggregatePosition {
         let sources = Sources::from_entries(&metadata.entries).ok_or_else(|| {
             TaskError::Stop("the metadata of the committed offset was written by a newer version: use that version".to_owned())
         })?;
-        let floor = Timestamp(metadata.entries.get(FLOOR).copied().unwrap_or(0));
+        let floor = Timestamp(metadata.entries.get(CLOSED_THROUGH).copied().unwrap_or(0));
         Ok(Self { offset, metadata, sources, floor })
     }
 
@@ -170,7 +168,7 @@ impl StreamTask for AggregateTask {
         let entries = &mut self.working.metadata.entries;
         self.working.sources.put_entries(entries);
         self.state.put_entries(entries);
-        entries.insert(FLOOR.to_owned(), self.working.floor.0);
+        entries.insert(CLOSED_THROUGH.to_owned(), self.working.floor.0);
         let metadata = self.working.metadata.encode();
         Ok(CommittedOffset { offset: self.working.offset, metadata })
     }

@@ -12,6 +12,9 @@ use crate::record::Timestamp;
 
 const MAGIC: u8 = 2;
 
+/// The entry for how far is closed: end of the last window that is.
+pub(crate) const CLOSED_THROUGH: &str = "clickmill.closed_through";
+
 /// What a group's committed offset says beside the offset.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct OffsetMetadata {

@@ -2,7 +2,7 @@
 
 use super::TaskError;
 use super::grouping::{Intake, Partials};
-use super::metadata::OffsetMetadata;
+use super::metadata::{CLOSED_THROUGH, OffsetMetadata};
 use super::repartition::{self, Block, HEADER, VERSION};
 use super::side_output::{RecordCounters, SideOutput};
 use super::stream_task::{CommittedTime, StreamTask};
@@ -11,7 +11,6 @@ use crate::partitioner::partition_for_key;
 use crate::record::{HeadersBuf, Offset, Partition, Record, Timestamp, Topic, TopicPartition};
 use crate::time::{SourceProgress, TimeWindows};
 
-const CLOSED_THROUGH: &str = "clickmill.closed_through";
 const JOINING: &str = "clickmill.joining";
 const IDLE: &str = "clickmill.idle";
 

@@ -59,6 +59,8 @@ pub(crate) struct Audit {
     pub(crate) positions: BTreeMap<TopicPartition, Position>,
     /// The closed_through with which a source partition began to count.
     pub(crate) joined_at: BTreeMap<Partition, Timestamp>,
+    /// Each position at which a source partition was found idle, with how far it had closed then.
+    idled: BTreeMap<Partition, Vec<(Offset, Timestamp)>>,
     /// Up to where a query has called the windows of a partition final.
     pub(crate) called_final: BTreeMap<Partition, Timestamp>,
 }
@@ -77,6 +79,7 @@ impl Audit {
             closed: BTreeMap::new(),
             positions: BTreeMap::new(),
             joined_at: BTreeMap::new(),
+            idled: BTreeMap::new(),
             called_final: BTreeMap::new(),
         }
     }
@@ -110,6 +113,12 @@ impl Audit {
     pub(crate) fn closed_through(&self, partition: Partition) -> Timestamp {
         let input = TopicPartition::new(self.scenario.aggregate_input(), partition);
         self.positions.get(&input).map_or(Timestamp(0), |position| position.closed_through)
+    }
+
+    /// How far a source partition had closed when it was last found idle before that record.
+    pub(crate) fn idled_through(&self, partition: Partition, record: Offset) -> Timestamp {
+        let before = self.idled.get(&partition).into_iter().flatten().filter(|(position, _)| *position <= record);
+        before.map(|(_, closed_through)| *closed_through).max().unwrap_or_default()
     }
 
     /// The topics that tasks read.
@@ -210,6 +219,7 @@ impl Audit {
         }
         if metadata.entries.contains_key("clickmill.idle") {
             self.trace.event(FELL_IDLE, &input);
+            self.idled.entry(input.partition).or_default().push((now.offset, now.closed_through));
         }
         if now.emitted_rows > 0 {
             self.trace.event(CLOSED_IN_PIECES, &input);

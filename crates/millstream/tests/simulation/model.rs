@@ -19,8 +19,8 @@ pub(crate) struct Expected {
 }
 
 impl Expected {
-    /// Decides from the order of the log alone what is late. Where partitions may fall idle, that depends on the time it was read
-    /// too: there the late topic is believed, as far as it can be.
+    /// Decides from the order of the log what is late, and from how far a partition had closed by falling idle when it was read: that was
+    /// committed before.
     pub(crate) fn of(scenario: &Scenario, clicks: &Clicks, audit: &Audit) -> Self {
         let (late, dead, counts) = Default::default();
         let mut expected = Self { late, dead, counts, closed_through: BTreeMap::new() };
@@ -43,7 +43,7 @@ impl Expected {
             let start = scenario.windows.start_of(*timestamp);
             let end = scenario.windows.end_of(start);
             let by_order = end <= joined_at || seen.is_some_and(|seen| end.0 + scenario.windows.grace_ms() <= seen.0);
-            let by_idling = scenario.idle_timeout.is_some() && audit.late.contains(&(partition, *offset));
+            let by_idling = end <= audit.idled_through(partition, *offset);
             seen = seen.max(Some(*timestamp));
             if by_order || by_idling {
                 self.late.insert((partition, *offset));

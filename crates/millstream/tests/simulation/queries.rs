@@ -139,7 +139,7 @@ fn first_whole(audit: &Audit, scenario: &Scenario, partitions: &[Partition]) -> 
 fn readable<T>(answer: Result<T, QueryError>) -> Option<T> {
     match answer {
         Ok(answer) => Some(answer),
-        Err(QueryError::Store(_)) => None,
+        Err(QueryError::Store(_) | QueryError::LagUnknown(_)) => None,
         Err(incomplete) => panic!("a partial answer was allowed: {incomplete}"),
     }
 }

@@ -66,9 +66,10 @@ impl Unit {
         self.idempotency = Some(Idempotency { key: key.to_vec(), result: result.to_vec() });
     }
 
-    /// How many bytes the records take.
+    /// How many bytes the records take, and the result that is stored with them.
     pub fn len_bytes(&self) -> usize {
-        self.records.iter().flat_map(|staged| &staged.batches).map(BatchBuilder::len).sum()
+        let records: usize = self.records.iter().flat_map(|staged| &staged.batches).map(BatchBuilder::len).sum();
+        records + self.idempotency.as_ref().map_or(0, |idempotency| idempotency.key.len() + idempotency.result.len())
     }
 
     /// Runs of records go to the same partition, so the latest is tried first.
