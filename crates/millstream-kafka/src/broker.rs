@@ -93,36 +93,17 @@ impl KafkaBroker {
     /// Where there is no such topic, or this user may not change it.
     pub fn set_retention(&self, topic: &str, retention: Option<Duration>) -> Result<(), BrokerError> {
         let wanted = retention_ms(retention).to_string();
-        let now = self.ask("reading the settings of topic", topic, |admin| admin.topic_config(topic))?;
+        let now = self.ask(PATIENCE, "reading the settings of topic", topic, |admin| admin.topic_config(topic))?;
         if now.get(RETENTION_MS) == Some(&wanted) {
             return Ok(());
         }
         tracing::info!(topic, retention_ms = wanted, "the retention of the topic is changed");
         let settings = [(RETENTION_MS, wanted)];
-        self.ask("changing the settings of topic", topic, |admin| admin.alter_topic_config(topic, &settings))
+        self.ask(PATIENCE, "changing the settings of topic", topic, |admin| admin.alter_topic_config(topic, &settings))
     }
 
-    /// Sends a request, again while it may succeed later.
+    /// Sends a request, again for so long while it may succeed later.
     fn ask<T>(
-        &self,
-        operation: &str,
-        subject: &str,
-        request: impl Fn(&Admin<'_, AdminContext>) -> Result<T, Failure>,
-    ) -> Result<T, BrokerError> {
-        self.ask_within(PATIENCE, operation, subject, request)
-    }
-
-    /// As [`Self::ask`], where others wait meanwhile: a thread's other tasks.
-    fn ask_briefly<T>(
-        &self,
-        operation: &str,
-        subject: &str,
-        request: impl Fn(&Admin<'_, AdminContext>) -> Result<T, Failure>,
-    ) -> Result<T, BrokerError> {
-        self.ask_within(SHORT_PATIENCE, operation, subject, request)
-    }
-
-    fn ask_within<T>(
         &self,
         patience: Duration,
         operation: &str,
@@ -149,7 +130,7 @@ impl KafkaBroker {
 
     fn offset(&self, partition: &TopicPartition, end: End, isolation: Isolation) -> Result<Offset, BrokerError> {
         let subject = partition.to_string();
-        self.ask_briefly("looking up the offsets of", &subject, |admin| {
+        self.ask(SHORT_PATIENCE, "looking up the offsets of", &subject, |admin| {
             admin.offset(partition, end, isolation).map_err(|failure| match failure.code {
                 // It takes the brokers some time to say so of a partition, and none of a topic.
                 _ if kind(&failure) == ErrorKind::Retry && self.is_missing(admin, partition) => {
@@ -221,7 +202,7 @@ impl Broker for KafkaBroker {
     }
 
     fn describe_topic(&self, topic: &str) -> Result<Option<TopicDescription>, BrokerError> {
-        self.ask("describing topic", topic, |admin| admin.describe_topic(topic))
+        self.ask(PATIENCE, "describing topic", topic, |admin| admin.describe_topic(topic))
     }
 
     fn create_topic(&self, topic: &str, settings: &TopicSettings) -> Result<(), BrokerError> {
@@ -229,7 +210,7 @@ impl Broker for KafkaBroker {
         let partitions = settings.partitions.try_into().unwrap_or(i32::MAX);
         let settings_of_topic = topic_settings(settings);
         let new = NewTopic { name: topic, partitions, replication, settings: &settings_of_topic };
-        let is_new = self.ask("creating topic", topic, |admin| match admin.create_topic(&new) {
+        let is_new = self.ask(PATIENCE, "creating topic", topic, |admin| match admin.create_topic(&new) {
             Ok(()) => Ok(true),
             Err(failure) if failure.code == Code::TopicAlreadyExists => Ok(false),
             Err(failure) => Err(failure),
@@ -262,7 +243,8 @@ impl Broker for KafkaBroker {
 
     fn delete_records(&self, partition: &TopicPartition, before: Offset) -> Result<(), BrokerError> {
         let subject = partition.to_string();
-        let delete = |before| self.ask_briefly("deleting records of", &subject, |admin| admin.delete_records(partition, before));
+        let delete =
+            |before| self.ask(SHORT_PATIENCE, "deleting records of", &subject, |admin| admin.delete_records(partition, before));
         match delete(before) {
             // Never to the end as it is by then: a leader that is new may learn of records that are to stay between two requests.
             Err(error) if error.kind() == ErrorKind::OffsetOutOfRange => {
@@ -277,7 +259,7 @@ impl Broker for KafkaBroker {
             return Ok(Vec::new());
         }
         let Shared { config, positions, .. } = &*self.shared;
-        self.ask_briefly("reading the committed positions of group", group, |_| {
+        self.ask(SHORT_PATIENCE, "reading the committed positions of group", group, |_| {
             positions.committed(config, group, partitions, REQUEST_TIMEOUT)
         })
     }

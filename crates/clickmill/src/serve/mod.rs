@@ -61,6 +61,7 @@ pub fn run(config: Config) -> anyhow::Result<()> {
 }
 
 async fn serve<L: ClickLog>(config: Config) -> anyhow::Result<()> {
+    allow_many_files();
     let mut signals = StopSignals::catch()?;
     let (listen, advertise) = (config.server.listen, config.server.advertise.clone());
     let listener = TcpListener::bind(listen).await.with_context(|| format!("cannot listen on {listen}"))?;
@@ -95,6 +96,14 @@ async fn serve<L: ClickLog>(config: Config) -> anyhow::Result<()> {
     match failure.or(failed) {
         Some(reason) => Err(anyhow::anyhow!(reason)),
         None => Ok(()),
+    }
+}
+
+/// Connections are files too, and must not leave RocksDB without any: the usual limit of 1,024 is raised as far as this user may.
+fn allow_many_files() {
+    match rlimit::increase_nofile_limit(u64::MAX) {
+        Ok(limit) => tracing::debug!(limit, "how many files may be open"),
+        Err(error) => tracing::warn!(%error, "the limit of open files stays as it is"),
     }
 }
 

@@ -35,7 +35,7 @@ impl KafkaBroker {
     /// # Errors
     /// Where there is no such topic, or this user may not see it.
     pub fn topic_config(&self, topic: &str) -> Result<BTreeMap<String, String>, BrokerError> {
-        self.ask("reading the settings of topic", topic, |admin| admin.topic_config(topic))
+        self.ask(PATIENCE, "reading the settings of topic", topic, |admin| admin.topic_config(topic))
     }
 
     /// Sets some of a topic's settings by Kafka's names and leaves the others as they are.
@@ -43,7 +43,7 @@ impl KafkaBroker {
     /// # Errors
     /// Where there is no such topic, the brokers know no such setting, or this user may not change it.
     pub fn alter_topic_config(&self, topic: &str, settings: &[(&str, String)]) -> Result<(), BrokerError> {
-        self.ask("changing the settings of topic", topic, |admin| admin.alter_topic_config(topic, settings))
+        self.ask(PATIENCE, "changing the settings of topic", topic, |admin| admin.alter_topic_config(topic, settings))
     }
 
     /// Creates a topic with settings by Kafka's names, and waits until it can be used. One that exists is left as it is.
@@ -53,7 +53,7 @@ impl KafkaBroker {
     pub fn create_topic_with(&self, topic: &str, partitions: u32, settings: &[(String, String)]) -> Result<(), BrokerError> {
         let (count, replication) = (partitions.try_into().unwrap_or(i32::MAX), self.shared.config.replication());
         let new = NewTopic { name: topic, partitions: count, replication, settings };
-        let is_new = self.ask("creating topic", topic, |admin| match admin.create_topic(&new) {
+        let is_new = self.ask(PATIENCE, "creating topic", topic, |admin| match admin.create_topic(&new) {
             Err(failure) if failure.code == Code::TopicAlreadyExists => Ok(false),
             outcome => outcome.map(|()| true),
         })?;
@@ -65,7 +65,7 @@ impl KafkaBroker {
     /// # Errors
     /// Where this user may not delete it, or the brokers do not let topics be deleted.
     pub fn delete_topic(&self, topic: &str) -> Result<(), BrokerError> {
-        self.ask("deleting topic", topic, |admin| admin.delete_topic(topic))?;
+        self.ask(PATIENCE, "deleting topic", topic, |admin| admin.delete_topic(topic))?;
         let began = Instant::now();
         while self.describe_topic(topic)?.is_some() {
             if began.elapsed() > PATIENCE {
@@ -82,7 +82,7 @@ impl KafkaBroker {
     /// # Errors
     /// Where the group cannot be described.
     pub fn group_members(&self, group: &str) -> Result<Vec<GroupMember>, BrokerError> {
-        let members = self.ask("listing the members of group", group, |admin| admin.members(group))?;
+        let members = self.ask(PATIENCE, "listing the members of group", group, |admin| admin.members(group))?;
         let member = |member: crate::ffi::Member| GroupMember { id: member.id, client_id: member.client_id, host: member.host };
         Ok(members.into_iter().map(member).collect())
     }
@@ -96,7 +96,7 @@ impl KafkaBroker {
             return Ok(());
         }
         let list = list_of_positions(positions)?;
-        self.ask("setting the committed positions of group", group, |admin| admin.set_committed(group, &list))
+        self.ask(PATIENCE, "setting the committed positions of group", group, |admin| admin.set_committed(group, &list))
     }
 
     /// Deletes a group without members, and with it every position that it has committed. One that is not there is no error.
@@ -104,7 +104,7 @@ impl KafkaBroker {
     /// # Errors
     /// Where the group has members, or this user may not.
     pub fn delete_group(&self, group: &str) -> Result<(), BrokerError> {
-        self.ask("deleting group", group, |admin| admin.delete_group(group))
+        self.ask(PATIENCE, "deleting group", group, |admin| admin.delete_group(group))
     }
 
     /// The offset of the first record with this timestamp or a later one, in the order asked; none where there is no such record.
@@ -118,7 +118,7 @@ impl KafkaBroker {
     fn offsets(&self, partitions: &[TopicPartition], at: At, isolation: Isolation) -> Result<Vec<Option<Offset>>, BrokerError> {
         let last = last_of_each_topic(partitions);
         let subject = last.iter().map(|partition| &*partition.topic).collect::<Vec<_>>().join(", ");
-        self.ask("looking up the offsets of", &subject, |admin| {
+        self.ask(PATIENCE, "looking up the offsets of", &subject, |admin| {
             let is_missing = |partition: &&&TopicPartition| {
                 let described = admin.describe_topic(&partition.topic);
                 described.is_ok_and(|topic| topic.is_none_or(|topic| topic.partitions <= partition.partition.0))

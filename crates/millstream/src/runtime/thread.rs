@@ -184,10 +184,10 @@ impl<B: Broker> StreamThread<B> {
         // A member that does not poll is taken for dead.
         let polled = self.poll(wait)?;
         if settled {
+            self.check_idle()?;
             if self.commit_is_due() {
                 self.commit()?;
             }
-            self.check_idle()?;
         }
         self.purge();
         Ok(match (settled, advanced || derived || polled) {
