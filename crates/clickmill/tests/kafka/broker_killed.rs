@@ -16,8 +16,7 @@ use crate::size::{self, short_or_full};
 fn a_broker_killed_in_the_middle_changes_no_count() {
     let kills = short_or_full(2, 15);
     let cluster = Cluster::start(1);
-    // What the service writes carries event times older than a year.
-    let clicks = Clicks::mixed(size::clicks(60_000, 1_000_000), size::seed()).recorded_today();
+    let clicks = Clicks::mixed(size::clicks(60_000, 1_000_000), size::seed()).of_today();
     let scenario = Scenario::new("broker-killed", cluster.bootstrap_servers(), clicks);
     let mut random = ChaCha8Rng::seed_from_u64(size::seed());
     let mut service = scenario.instance(0);

@@ -84,8 +84,10 @@ fn an_application_moves_from_kafka_streams_in_place_and_back() {
     service.stop();
     service.drain();
     // It finds its state as it left it, and on the changelog what the service has counted since.
+    let before = counted(&scenario.servers, "moved");
     let mut java = StreamsProgram::start(&scenario, "moved");
-    wait_until_counted(&scenario.servers, "moved", scenario.clicks.count / 4 * 3, || java.assert_it_runs());
+    java.wait_until_running();
+    wait_until_counted(&scenario.servers, "moved", before + scenario.clicks.count / 100, || java.assert_it_runs());
     java.stop();
     service.start_and_wait();
     writer.finish();
@@ -113,10 +115,15 @@ fn java_reads_stream_times(scenario: &Scenario, application_id: &str) -> BTreeMa
     of_clicks.map(|fields| (fields[1].parse().unwrap(), fields[3].parse().unwrap())).collect()
 }
 
+/// The clicks that the application's changelog tells of.
+fn counted(servers: &str, application_id: &str) -> u64 {
+    found::changelog(servers, application_id).values().sum::<i64>() as u64
+}
+
 /// Waits until the application's changelog tells of so many clicks, whoever writes it.
 fn wait_until_counted(servers: &str, application_id: &str, clicks: u64, mut look: impl FnMut()) {
     let (began, changelog) = (Instant::now(), format!("{application_id}-ad-clicks-store-changelog"));
-    while !topic::exists(servers, &changelog) || found::changelog(servers, application_id).values().sum::<i64>() < clicks as i64 {
+    while !topic::exists(servers, &changelog) || counted(servers, application_id) < clicks {
         look();
         assert!(began.elapsed() < PATIENCE, "{clicks} clicks are not counted in time");
         pause(Duration::from_millis(300));
