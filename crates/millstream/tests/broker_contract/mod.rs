@@ -9,7 +9,7 @@ use millstream::broker::{
 use millstream::record::{HeadersBuf, Offset, Partition, Record, Timestamp, Topic, TopicPartition};
 
 /// Long enough for an event that has to come.
-const SOON: Duration = Duration::from_secs(5);
+const SOON: Duration = Duration::from_secs(30);
 
 /// Where a broker in one process and one of many do the same in different ways, all of which the engine can live with.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
