@@ -92,6 +92,36 @@ fn assigned<C: Consumer>(consumer: &mut C) -> (Vec<TopicPartition>, GroupMetadat
     }
 }
 
+/// What has come to a member, and the proof for what stays with the one that gave it up. Both poll, for a group may ask each of them
+/// for something before it goes on; in a cluster until both are in the same generation.
+fn handed_over<C: Consumer>(
+    giver: &mut C,
+    mut proof: GroupMetadata,
+    taker: &mut C,
+    place: Place,
+) -> (Vec<TopicPartition>, GroupMetadata) {
+    let (began, mut taken, mut generation) = (Instant::now(), Vec::new(), 0);
+    loop {
+        match giver.poll(Duration::ZERO).unwrap() {
+            Polled::Nothing => {}
+            Polled::Assigned { partitions, group } if partitions.is_empty() => proof = group,
+            other => panic!("expected nothing, got {}", name(&other)),
+        }
+        match taker.poll(Duration::from_millis(20)).unwrap() {
+            Polled::Nothing => {}
+            Polled::Assigned { partitions, group } => {
+                taken.extend(partitions);
+                generation = group.generation;
+            }
+            other => panic!("expected Assigned, got {}", name(&other)),
+        }
+        if !taken.is_empty() && (place == Place::InProcess || generation == proof.generation) {
+            return (taken, proof);
+        }
+        assert!(began.elapsed() < SOON, "nothing is handed over");
+    }
+}
+
 /// What is to be given up, and the proof under which that may still be committed.
 fn revoked<C: Consumer>(consumer: &mut C, mut proof: GroupMetadata) -> (Vec<TopicPartition>, GroupMetadata) {
     loop {
@@ -121,14 +151,6 @@ fn brings_nothing<C: Consumer>(consumer: &mut C) -> bool {
         Polled::Nothing => true,
         Polled::Assigned { partitions, .. } => partitions.is_empty(),
         _ => false,
-    }
-}
-
-/// The proof that a member is given though nothing comes to it.
-fn renewed<C: Consumer>(consumer: &mut C) -> GroupMetadata {
-    match consumer.poll(SOON).unwrap() {
-        Polled::Assigned { partitions, group } if partitions.is_empty() => group,
-        other => panic!("expected Assigned, got {}", name(&other)),
     }
 }
 
@@ -248,8 +270,7 @@ fn partitions_pass_from_hand_to_hand<B: Broker>(broker: &B, place: Place) {
     producer.begin().unwrap();
     producer.send_offsets(&proof, &[(going[0].clone(), at(0))]).unwrap();
     producer.commit().unwrap();
-    assert!(brings_nothing(&mut first));
-    let (come, _) = assigned(&mut second);
+    let (come, still_good) = handed_over(&mut first, proof.clone(), &mut second, place);
     assert_eq!(come, going);
     assert_eq!(broker.committed("hands", &going[..1]).unwrap(), [Some(at(0))]);
 
@@ -259,7 +280,6 @@ fn partitions_pass_from_hand_to_hand<B: Broker>(broker: &B, place: Place) {
     assert_eq!(kind(refused), ErrorKind::AbortTransaction);
     producer.abort().unwrap();
     let stayed = all.iter().find(|partition| !going.contains(partition)).unwrap();
-    let still_good = if place == Place::InProcess { proof.clone() } else { renewed(&mut first) };
     producer.begin().unwrap();
     producer.send_offsets(&still_good, &[(stayed.clone(), at(0))]).unwrap();
     producer.commit().unwrap();
