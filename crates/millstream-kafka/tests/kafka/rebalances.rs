@@ -1,14 +1,14 @@
 //! Partitions that pass from member to member, and a server that goes away and comes back.
 
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use kafka_test_server::Cluster;
-use millstream::broker::{Broker, Consumer, FetchedBatch, Polled, TopicSettings, TransactionalProducer};
+use millstream::broker::{Broker, Consumer, FetchedBatch, Isolation, Polled, TopicSettings, TransactionalProducer};
 use millstream::record::{Offset, Topic};
 use millstream_kafka::{KafkaBroker, KafkaConfig};
 
-use crate::support::{assigned, at, broker, broker_of, poll_until, produce, read_all, texts, tp};
+use crate::support::{SOON, assigned, at, broker, broker_of, poll_until, produce, read_all, settled_end, texts, tp};
 
 /// While a partition is being revoked nobody else has it, and it can be committed; the new owner sees what was.
 #[test]
@@ -105,8 +105,13 @@ fn a_consumer_gets_to_the_end_of_a_log_that_ends_without_records() {
     let mut producer = broker.producer("markers").unwrap();
     producer.begin().unwrap();
     producer.send(&from, &millstream::record::Record::new(None, Some(b"no"), millstream::record::Timestamp(1))).unwrap();
+    // What is on the broker has a marker behind it when it is given up.
+    let began = Instant::now();
+    while broker.log_range(&from, Isolation::ReadUncommitted).unwrap().end < Offset(3) {
+        assert!(began.elapsed() < SOON, "nothing is written");
+    }
     producer.abort().unwrap();
-    let end = broker.log_range(&from, millstream::broker::Isolation::ReadUncommitted).unwrap().end;
+    let end = settled_end(&broker, &from);
     let mut consumer = broker.subscribe("markers", "member", &["markers".into()]).unwrap();
     assigned(&mut consumer);
     consumer.start(&from, Offset(0)).unwrap();

@@ -48,7 +48,20 @@ pub(crate) fn patiently<T>(mut attempt: impl FnMut() -> Result<T, BrokerError>) 
     }
 }
 
-/// Commits one record per value in one transaction.
+/// Where a log ends once no transaction is open: the broker writes the marker of one that was ended a moment later.
+pub(crate) fn settled_end(broker: &KafkaBroker, partition: &TopicPartition) -> Offset {
+    let began = Instant::now();
+    loop {
+        let end = |isolation| broker.log_range(partition, isolation).unwrap().end;
+        let (stable, end) = (end(Isolation::ReadCommitted), end(Isolation::ReadUncommitted));
+        if stable == end {
+            return end;
+        }
+        assert!(began.elapsed() < SOON, "{partition} is stable up to {stable} of {end}");
+    }
+}
+
+/// Commits one record per value in one transaction, of which the marker is there too.
 pub(crate) fn produce(broker: &KafkaBroker, to: &TopicPartition, values: &[&str]) {
     let mut producer = broker.producer(&format!("produce-{to}")).unwrap();
     producer.begin().unwrap();
@@ -56,6 +69,7 @@ pub(crate) fn produce(broker: &KafkaBroker, to: &TopicPartition, values: &[&str]
         producer.send(to, &Record::new(None, Some(value.as_bytes()), Timestamp(1))).unwrap();
     }
     producer.commit().unwrap();
+    settled_end(broker, to);
 }
 
 /// What is committed now, to the end of the log: no transaction may be open there.
