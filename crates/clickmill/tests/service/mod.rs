@@ -86,14 +86,21 @@ impl Service {
 
     /// Waits until all that was taken in is counted, and nothing moves any more.
     pub(crate) fn wait_until_counted(&mut self) {
-        let mut quiet_since = None;
+        let (asked, mut quiet_since) = (Instant::now(), None);
         self.wait_until("counted", |service| {
-            if service.lag() != Some(0) {
+            // A lag that was heard before the last click came says nothing of it.
+            if service.lag() != Some(0) || service.age_of_no_lag().is_none_or(|age| age >= asked.elapsed()) {
                 quiet_since = None;
                 return false;
             }
             quiet_since.get_or_insert_with(Instant::now).elapsed() >= Duration::from_secs(1)
         });
+    }
+
+    /// How long ago it was heard that no record is left to count, where that was heard last.
+    fn age_of_no_lag(&self) -> Option<Duration> {
+        let completeness = &self.try_get("/v1/clicks")?.json["completeness"];
+        (completeness["max_lag"] == 0).then(|| Duration::from_millis(completeness["lag_age_ms"].as_u64().unwrap()))
     }
 
     /// Looks until it is so. Fails where the process ends meanwhile, or nothing has moved for long.
