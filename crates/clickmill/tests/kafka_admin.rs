@@ -1,5 +1,5 @@
-//! What an operator does to an application on a real Kafka: topics, reset, drain, and starts that are refused. One server serves all
-//! of these tests, each of which has an application and topics of its own.
+//! What an operator does to an application on a real Kafka: topics, reset, drain, starts that are refused; and what a client is told
+//! whose click the topic does not take. One server serves all of these tests, each of which has an application and topics of its own.
 
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
@@ -332,4 +332,31 @@ fn the_ranges_of_many_partitions_are_those_of_each() {
     assert_eq!(refused, "topic ranges-clicks has no partition 2");
     let refused = app.broker.log_ranges(&[partition("nowhere", 0)], Isolation::ReadCommitted).unwrap_err().to_string();
     assert_eq!(refused, "topic ranges-nowhere does not exist: create it, or correct its name");
+}
+
+/// A click with that many bytes of key and value together, on a line.
+fn click_of(bytes: usize) -> String {
+    let (head, tail) = ("{\"ad_id\":\"ad-1\",\"x\":\"", "\"}");
+    format!("{head}{}{tail}\n", "y".repeat(bytes - "ad-1".len() - head.len() - tail.len()))
+}
+
+#[test]
+fn a_click_larger_than_the_topic_takes_is_refused_by_itself() {
+    // What brokers take unless told otherwise (max.message.bytes), less what a batch has beside key and value.
+    let largest = 1_048_588 - 93;
+    let app = App::new("large-clicks");
+    app.says(&["topics", "--create-clicks-topic", "--create"], 0);
+    let mut service = app.service();
+    service.start_and_wait();
+    let fits = service.post(&click_of(largest), None).unwrap();
+    assert_eq!(fits.status, 202, "{}", fits.json);
+    let refused = service.post(&click_of(largest + 1), None).unwrap();
+    assert_eq!(refused.status, 422, "{}", refused.json);
+    let among_others = service.post(&[click_of(100), click_of(largest + 1), click_of(largest)].concat(), None).unwrap();
+    assert_eq!((among_others.status, &among_others.json["accepted"]), (202, &Value::from(2)), "{}", among_others.json);
+    let reason = serde_json::json!([{"index": 1, "reason": "larger than the clicks topic takes"}]);
+    assert_eq!(among_others.json["rejected"], reason);
+    service.wait_until_counted();
+    service.stop();
+    assert_eq!(total(&app.counts()), 3);
 }

@@ -224,8 +224,12 @@ const TRANSACTIONAL: &[(&str, &str)] = &[
 ];
 
 /// Somebody waits for the answer.
-const IDEMPOTENT: &[(&str, &str)] =
-    &[("linger.ms", "5"), ("message.timeout.ms", "30000"), ("queue.buffering.max.kbytes", "65536")];
+const IDEMPOTENT: &[(&str, &str)] = &[
+    ("message.max.bytes", "134217728"),
+    ("linger.ms", "5"),
+    ("message.timeout.ms", "30000"),
+    ("queue.buffering.max.kbytes", "65536"),
+];
 
 fn defaults(role: Role<'_>) -> &'static [(&'static str, &'static str)] {
     match role {

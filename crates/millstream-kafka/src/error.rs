@@ -53,7 +53,8 @@ fn way_out(code: Code) -> Option<&'static str> {
             "check security.protocol, the sasl.* and the ssl.* properties, and the user's credentials"
         }
         Code::MessageSizeTooLarge | Code::InvalidMessageSize => {
-            "raise max.message.bytes of the topic, and message.max.bytes here where it is set"
+            "raise max.message.bytes of the topic, and message.max.bytes here where it is set, or lower batch.size here below what the topic \
+             takes"
         }
         Code::UnsupportedVersion | Code::UnsupportedFeature => "the brokers are too old for this: use Apache Kafka 3.6 or newer",
         Code::UnsupportedCompressionType | Code::NotImplemented | Code::BadCompression => {

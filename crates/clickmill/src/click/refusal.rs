@@ -36,6 +36,8 @@ pub enum Refusal {
     TimestampOutOfRange,
     /// The event lies further past the record's own timestamp than `max_ahead`.
     TimestampAhead,
+    /// The record would be larger than the clicks topic takes.
+    TooLarge,
     /// The click id is something else than a string.
     ClickIdNotAString,
     /// The click id holds half of a surrogate pair.
@@ -44,7 +46,7 @@ pub enum Refusal {
 
 impl Refusal {
     /// Every reason there is.
-    pub const ALL: [Refusal; 17] = [
+    pub const ALL: [Refusal; 18] = [
         Refusal::NoValue,
         Refusal::NoRecordTimestamp,
         Refusal::NotUtf8,
@@ -60,6 +62,7 @@ impl Refusal {
         Refusal::TimestampNegative,
         Refusal::TimestampOutOfRange,
         Refusal::TimestampAhead,
+        Refusal::TooLarge,
         Refusal::ClickIdNotAString,
         Refusal::ClickIdNotUnicode,
     ];
@@ -93,6 +96,7 @@ impl Refusal {
             Refusal::TimestampNegative => ("timestamp_negative", "timestamp is negative"),
             Refusal::TimestampOutOfRange => ("timestamp_out_of_range", "timestamp is past the year 9999"),
             Refusal::TimestampAhead => ("timestamp_ahead", "timestamp is too far ahead of the record's own"),
+            Refusal::TooLarge => ("too_large", "larger than the clicks topic takes"),
             Refusal::ClickIdNotAString => ("click_id_not_a_string", "click_id is not a string"),
             Refusal::ClickIdNotUnicode => ("click_id_not_unicode", "click_id is not valid Unicode"),
         }

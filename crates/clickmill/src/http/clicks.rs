@@ -141,13 +141,14 @@ fn take_in(
     if !service.limits().grow(&mut room, parts.len() * BYTES_PER_CLICK) {
         return Err(Problem::new(ProblemKind::Overloaded, "too many clicks are being worked on"));
     }
-    let partitions = mill.clicks_partitions();
+    let topic = mill.clicks_topic();
     let mut accepted = Vec::with_capacity(parts.len());
     let mut refused: Vec<(usize, Refusal)> = Vec::new();
     for (index, value) in parts.into_iter().enumerate() {
         match service.decoder().decode(value, arrived) {
+            Ok(click) if click.ad_id.len() + value.len() > topic.max_record_bytes => refused.push((index, Refusal::TooLarge)),
             Ok(click) => {
-                let partition = partition_for_key(click.ad_id.as_bytes(), partitions);
+                let partition = partition_for_key(click.ad_id.as_bytes(), topic.partitions);
                 accepted.push(IncomingClick { partition, ad_id: click.ad_id, value });
             }
             Err(refusal) => refused.push((index, refusal)),

@@ -13,8 +13,8 @@ pub trait Mill: Send + Sync + 'static {
     /// The wall clock.
     fn now(&self) -> Timestamp;
 
-    /// How many partitions the clicks topic has, at least 1.
-    fn clicks_partitions(&self) -> u32;
+    /// The topic that clicks go to.
+    fn clicks_topic(&self) -> ClicksTopic;
 
     /// Appends the clicks to the clicks topic, each to its partition, with `arrived` as the timestamp of all. Returns when they are
     /// durable: all of them, or on an error none, unless it is [`AppendError::Partly`].
@@ -44,6 +44,15 @@ pub trait Mill: Send + Sync + 'static {
 
     /// All instances and what they hold.
     fn cluster(&self) -> Cluster;
+}
+
+/// What has to be known of a topic to write clicks to it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ClicksTopic {
+    /// How many partitions it has, at least 1.
+    pub partitions: u32,
+    /// How many bytes the key and the value of a record may have together.
+    pub max_record_bytes: usize,
 }
 
 /// A click that was taken in and is to be written.

@@ -29,7 +29,7 @@ use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 use utoipa_swagger_ui::SwaggerUi;
 
-pub use mill::{AppendError, Appended, Idempotency, IncomingClick, Mill};
+pub use mill::{AppendError, Appended, ClicksTopic, Idempotency, IncomingClick, Mill};
 pub use status::{Cluster, Instance, Readiness, RestoreProgress, TaskStatus};
 
 use crate::click::ClickDecoder;

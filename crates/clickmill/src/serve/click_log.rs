@@ -10,7 +10,7 @@ use millstream::runtime::StreamsConfig;
 use millstream_rocksdb::memory::MemoryBudget;
 
 use crate::config::Config;
-use crate::http::{AppendError, Appended, Idempotency, IncomingClick};
+use crate::http::{AppendError, Appended, ClicksTopic, Idempotency, IncomingClick};
 
 /// A log that the service can run on.
 pub(super) trait ClickLog: Send + Sync + Sized + 'static {
@@ -29,8 +29,8 @@ pub(super) trait ClickLog: Send + Sync + Sized + 'static {
     /// The engine's side of it.
     fn broker(&self) -> &Arc<Self::Broker>;
 
-    /// Makes sure that the clicks topic is there as the configuration has it, and gives the number of its partitions.
-    fn prepare_clicks_topic(&self, config: &Config) -> anyhow::Result<u32>;
+    /// Makes sure that the clicks topic is there as the configuration has it.
+    fn prepare_clicks_topic(&self, config: &Config) -> anyhow::Result<ClicksTopic>;
 
     /// Gives the topics of what is sent on, which are there by now, the retention of the configuration.
     fn keep_sent_on(&self, config: &Config, streams: &StreamsConfig) -> anyhow::Result<()>;

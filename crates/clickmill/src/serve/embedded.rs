@@ -16,7 +16,7 @@ use millstream_rocksdb::memory::MemoryBudget;
 use super::click_log::ClickLog;
 use super::{Misconfigured, topology};
 use crate::config::{ClicksConfig, Config, TopicsConfig};
-use crate::http::{AppendError, Appended, Idempotency, IncomingClick};
+use crate::http::{AppendError, Appended, ClicksTopic, Idempotency, IncomingClick};
 
 /// The embedded broker as the service's log.
 pub(super) struct EmbeddedLog(Arc<EmbeddedBroker>);
@@ -39,7 +39,9 @@ impl ClickLog for EmbeddedLog {
 
     /// Creates the topic where there is none, else gives it the retention of the configuration and lets it grow where that says
     /// more partitions than it has.
-    fn prepare_clicks_topic(&self, config: &Config) -> anyhow::Result<u32> {
+    fn prepare_clicks_topic(&self, config: &Config) -> anyhow::Result<ClicksTopic> {
+        // What a body holds, the log takes.
+        let with = |partitions| ClicksTopic { partitions, max_record_bytes: usize::MAX };
         let ClicksConfig { topic, partitions, keyed_by_ad, retention, retention_bytes, .. } = &config.clicks;
         let Some(found) = self.0.describe_topic(topic)?.map(|found| found.partitions) else {
             let settings = TopicSettings {
@@ -48,7 +50,7 @@ impl ClickLog for EmbeddedLog {
                 ..TopicSettings::kept_for_ever(*partitions)
             };
             self.0.create_topic(topic, &settings)?;
-            return Ok(*partitions);
+            return Ok(with(*partitions));
         };
         self.0.set_retention(topic, *retention, *retention_bytes)?;
         if found < *partitions {
@@ -61,12 +63,12 @@ impl ClickLog for EmbeddedLog {
             }
             tracing::info!("topic {topic} grows from {found} to {partitions} partitions");
             self.0.add_partitions(topic, *partitions)?;
-            return Ok(*partitions);
+            return Ok(with(*partitions));
         }
         if found > *partitions {
             tracing::warn!("topic {topic} has {found} partitions, the configuration says {partitions}: a topic cannot shrink");
         }
-        Ok(found)
+        Ok(with(found))
     }
 
     fn keep_sent_on(&self, config: &Config, streams: &StreamsConfig) -> anyhow::Result<()> {

@@ -22,6 +22,7 @@ use super::threads::Threads;
 use super::unused_state::UnusedState;
 use super::{compatibility, instance, topology};
 use crate::config::{Config, EngineConfig};
+use crate::http::ClicksTopic;
 use crate::metrics::Metrics;
 
 /// How long a thread waits for records at most, and so how soon it sees that it is to stop.
@@ -44,7 +45,7 @@ pub(super) struct Engine<L: ClickLog> {
     pub(super) stores: Arc<RocksStores>,
     pub(super) registry: Registry,
     pub(super) counts: Counts<L::Broker>,
-    pub(super) clicks_partitions: u32,
+    pub(super) clicks_topic: ClicksTopic,
     streams: StreamsConfig,
     topology: millstream::topology::Topology,
 }
@@ -74,7 +75,7 @@ impl<L: ClickLog> Engine<L> {
         let topology = topology::ad_clicks(&config)?;
         let streams = StreamsConfig { drain, ..streams_config(&config, &instance_id) };
         compatibility::check(&config, &streams, &**log.broker(), &stores)?;
-        let clicks_partitions = log.prepare_clicks_topic(&config)?;
+        let clicks_topic = log.prepare_clicks_topic(&config)?;
         end_open_transactions(&**log.broker(), &streams, thread_count(&config))?;
         let registry = Registry::new();
         let horizon = config.window.retention;
@@ -82,7 +83,7 @@ impl<L: ClickLog> Engine<L> {
         let counts = Counts::new(topology::STORE, horizon, &topology, &streams, b, r, c)?;
         // The topics are there now.
         log.keep_sent_on(&config, &streams)?;
-        Ok(Self { instance_id, config, clock, log, stores, registry, counts, clicks_partitions, streams, topology })
+        Ok(Self { instance_id, config, clock, log, stores, registry, counts, clicks_topic, streams, topology })
     }
 
     /// Starts the threads.
@@ -119,7 +120,7 @@ impl<L: ClickLog> Engine<L> {
     /// How many tasks there are: one for each partition of the clicks, and of their counts where clicks are shuffled.
     fn task_count(&self) -> usize {
         let shuffled = if self.config.clicks.keyed_by_ad { 0 } else { self.counts.partitions() };
-        (self.clicks_partitions + shuffled) as usize
+        (self.clicks_topic.partitions + shuffled) as usize
     }
 
     /// The partitions of the store that a task here keeps or is about to.

@@ -14,12 +14,16 @@ use millstream_rocksdb::memory::MemoryBudget;
 
 use super::click_log::ClickLog;
 use super::topology;
-use crate::admin::topics;
+use crate::admin::topics::{self, Survey};
 use crate::config::{Config, TopicsConfig};
-use crate::http::{AppendError, Appended, Idempotency, IncomingClick};
+use crate::http::{AppendError, Appended, ClicksTopic, Idempotency, IncomingClick};
 
 /// How long a request waits for room among what is on its way to the brokers.
 const PATIENCE: Duration = Duration::from_secs(10);
+
+/// What a batch of one record has beside key and value, at most: its header, and the lengths and numbers of the record
+/// (Apache Kafka, `DefaultRecordBatch` and `DefaultRecord`).
+const BYTES_ADDED: usize = 61 + 32;
 
 /// A Kafka cluster as the service's log.
 pub(super) struct KafkaLog {
@@ -53,7 +57,7 @@ impl ClickLog for KafkaLog {
 
     /// The topic is the cluster's: it is only looked up. The application's own are created where they are missing; settings that lose
     /// state are refused.
-    fn prepare_clicks_topic(&self, config: &Config) -> anyhow::Result<u32> {
+    fn prepare_clicks_topic(&self, config: &Config) -> anyhow::Result<ClicksTopic> {
         let survey = topics::survey(&self.broker, config)?;
         let partitions = survey.clicks_partitions()?;
         survey.refuse_loss()?;
@@ -63,7 +67,7 @@ impl ClickLog for KafkaLog {
         for warning in survey.warnings() {
             tracing::warn!("{warning}; clickmill topics says more, and clickmill topics --fix sets right what it can");
         }
-        Ok(partitions)
+        Ok(ClicksTopic { partitions, max_record_bytes: max_record_bytes(config, &survey) })
     }
 
     fn keep_sent_on(&self, config: &Config, streams: &StreamsConfig) -> anyhow::Result<()> {
@@ -121,6 +125,13 @@ impl ClickLog for KafkaLog {
     fn disk_bytes(&self) -> u64 {
         0
     }
+}
+
+/// How large a click may be so that a batch with it alone, not compressed, is taken by the topic and by our client.
+fn max_record_bytes(config: &Config, survey: &Survey) -> usize {
+    let ours = config.kafka.as_ref().and_then(|kafka| kafka.properties.get("message.max.bytes")?.parse().ok());
+    let limits = [survey.max_clicks_batch_bytes(), ours].into_iter().flatten();
+    limits.min().map_or(usize::MAX, |limit: usize| limit.saturating_sub(BYTES_ADDED))
 }
 
 impl KafkaLog {

@@ -10,7 +10,8 @@ use millstream::runtime;
 use super::click_log::ClickLog;
 use super::engine::Engine;
 use crate::http::{
-    AppendError, Appended, Cluster, Idempotency, IncomingClick, Instance, Mill, Readiness, RestoreProgress, TaskStatus,
+    AppendError, Appended, ClicksTopic, Cluster, Idempotency, IncomingClick, Instance, Mill, Readiness, RestoreProgress,
+    TaskStatus,
 };
 
 /// An engine that takes clicks in until it is told to stop.
@@ -61,8 +62,8 @@ impl<L: ClickLog> Mill for EngineMill<L> {
         self.engine.clock.now()
     }
 
-    fn clicks_partitions(&self) -> u32 {
-        self.engine.clicks_partitions
+    fn clicks_topic(&self) -> ClicksTopic {
+        self.engine.clicks_topic
     }
 
     fn append(

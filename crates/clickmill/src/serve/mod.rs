@@ -72,7 +72,7 @@ async fn serve<L: ClickLog>(config: Config) -> anyhow::Result<()> {
     let threads = engine.start(&metrics).context("cannot start the engine's threads")?;
     let router =
         http::router(mill.clone(), ClickDecoder::from(&engine.config.clicks), metrics, HttpOptions::from(&engine.config));
-    tracing::info!(%address, data = %engine.config.data.dir.display(), partitions = engine.clicks_partitions, "Clickmill is up");
+    tracing::info!(%address, data = %engine.config.data.dir.display(), partitions = engine.clicks_topic.partitions, "Clickmill is up");
 
     let (stop_http, http_stopped) = oneshot::channel();
     let mut http = tokio::spawn(serve_http(listener, router, http_stopped));

@@ -49,7 +49,7 @@ pub(super) fn expected(topic: &AppTopic, config: &Config, clicks: Option<&Found>
             setting.value = config.clicks.max_ahead.as_millis().to_string();
         }
     }
-    if let (Role::Late | Role::DeadLetter, Some(largest)) = (topic.role, largest_click(clicks)) {
+    if let (Role::Late | Role::DeadLetter, Some(largest)) = (topic.role, clicks.and_then(largest_click)) {
         let value = largest.saturating_add(BYTES_ADDED).min(i64::from(i32::MAX)).to_string();
         let setting = of_role(topic.role, MAX_MESSAGE_BYTES.to_owned(), value);
         all.push(Expected { at_least: true, ..setting });
@@ -58,8 +58,8 @@ pub(super) fn expected(topic: &AppTopic, config: &Config, clicks: Option<&Found>
 }
 
 /// The largest record batch that the clicks topic takes.
-fn largest_click(clicks: Option<&Found>) -> Option<i64> {
-    clicks?.get(MAX_MESSAGE_BYTES)?.parse().ok()
+pub(super) fn largest_click(clicks: &Found) -> Option<i64> {
+    clicks.get(MAX_MESSAGE_BYTES)?.parse().ok()
 }
 
 fn of_role(role: Role, name: String, value: String) -> Expected {

@@ -6,7 +6,9 @@ use millstream::broker::Broker;
 use millstream_kafka::KafkaBroker;
 use serde::Serialize;
 
-use super::expected::{CLEANUP_POLICY, Expected, Found, RETENTION_MS, TIMESTAMP_AFTER_MAX_MS, expected, loses_state};
+use super::expected::{
+    CLEANUP_POLICY, Expected, Found, RETENTION_MS, TIMESTAMP_AFTER_MAX_MS, expected, largest_click, loses_state,
+};
 use super::{AppTopic, Role, topics_of};
 use crate::config::Config;
 use crate::serve::Misconfigured;
@@ -69,6 +71,8 @@ pub struct Survey {
     /// How far back counts are promised, in milliseconds.
     #[serde(skip)]
     horizon_ms: u128,
+    #[serde(skip)]
+    max_clicks_batch_bytes: Option<usize>,
 }
 
 /// Looks at the topics that the configuration names.
@@ -97,7 +101,8 @@ fn survey_of(config: &Config, seen: &[Seen]) -> Survey {
     let expected: Vec<_> = seen.iter().map(|seen| expected(&seen.topic, config, clicks)).collect();
     let topics = seen.iter().zip(&expected).map(|(seen, expected)| report(seen, expected)).collect();
     let (application_id, horizon_ms) = (config.engine.application_id.clone(), config.window.retention.as_millis());
-    let mut survey = Survey { application_id, topics, expected, horizon_ms };
+    let max_clicks_batch_bytes = clicks.and_then(largest_click).and_then(|bytes| bytes.try_into().ok());
+    let mut survey = Survey { application_id, topics, expected, horizon_ms, max_clicks_batch_bytes };
     survey.find_problems(config);
     survey
 }
@@ -190,6 +195,11 @@ impl Survey {
             ))
         };
         self.partitions(Role::Clicks).ok_or_else(missing)
+    }
+
+    /// How many bytes a batch of clicks may have; none where the brokers do not say.
+    pub fn max_clicks_batch_bytes(&self) -> Option<usize> {
+        self.max_clicks_batch_bytes
     }
 
     /// Refuses settings under which brokers delete what state or counts are made from. The retention that Kafka Streams gives a

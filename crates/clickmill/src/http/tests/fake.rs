@@ -16,6 +16,9 @@ pub(super) const NOW: Timestamp = Timestamp(1_767_226_000_000);
 pub(super) const WINDOW_MS: i64 = 300_000;
 pub(super) const PARTITIONS: u32 = 4;
 
+/// Key and value of a record together.
+pub(super) const MAX_RECORD_BYTES: usize = 20_000;
+
 /// What is to go wrong.
 #[derive(Default)]
 pub(super) struct Faults {
@@ -132,8 +135,8 @@ impl Mill for FakeMill {
         NOW
     }
 
-    fn clicks_partitions(&self) -> u32 {
-        PARTITIONS
+    fn clicks_topic(&self) -> ClicksTopic {
+        ClicksTopic { partitions: PARTITIONS, max_record_bytes: MAX_RECORD_BYTES }
     }
 
     fn append(

@@ -45,6 +45,10 @@ async fn each_click_is_judged_by_itself() {
     assert_eq!(api.post(NDJSON, "").await.json(422), json!({"accepted": 0, "rejected": []}));
     let ahead = format!(r#"{{"ad_id":"a","timestamp":{}}}"#, fake::NOW.0 + 600_001);
     assert_eq!(api.post(JSON, ahead).await.json(422)["rejected"][0]["reason"], "timestamp is too far ahead of the record's own");
+    let just_fits = format!(r#"{{"ad_id":"abc","x":"{}"}}"#, "y".repeat(fake::MAX_RECORD_BYTES - 25));
+    assert_eq!(just_fits.len() + "abc".len(), fake::MAX_RECORD_BYTES);
+    let answer = json!({"accepted": 1, "rejected": [{"index": 0, "reason": "larger than the clicks topic takes"}]});
+    assert_eq!(api.post(JSON, format!("[{just_fits} ,{just_fits}]").replacen("abc", "abcd", 1)).await.json(202), answer);
 }
 
 #[tokio::test]
