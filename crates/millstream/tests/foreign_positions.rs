@@ -1,15 +1,18 @@
-//! A position that was set from outside: counted is what comes from there on, or nothing where counts are there already.
+//! A position that was set from outside, or lost: counted is what comes from there on, or nothing where counts are there already.
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use millstream::broker::local::faults::{Call, Fault, FaultyBroker};
 use millstream::broker::local::{MemoryBroker, Unit};
 use millstream::broker::{
-    Broker, CommittedOffset, Consumer, FetchedBatch, LogReader, Polled, TopicSettings, TransactionalProducer,
+    Broker, BrokerError, CommittedOffset, Consumer, ErrorKind, FetchedBatch, Isolation, LogRange, LogReader, Polled,
+    TopicDescription, TopicSettings, TransactionalProducer,
 };
 use millstream::clock::ManualClock;
-use millstream::record::{Offset, Partition, Record, Timestamp, TopicPartition};
+use millstream::record::{Offset, Partition, Record, Timestamp, Topic, TopicPartition};
 use millstream::runtime::{Parts, Registry, StreamThread, StreamsConfig};
 use millstream::serdes::{Bytes, Utf8, WindowedKey};
 use millstream::store::memory::MemoryStores;
@@ -20,6 +23,8 @@ use millstream::topology::{Materialized, StreamsBuilder, Topology};
 const WORDS: &str = "words";
 const PARTITIONS: u32 = 3;
 
+type Positions = Vec<(TopicPartition, CommittedOffset)>;
+
 fn topology() -> Topology {
     let builder = StreamsBuilder::with_serdes(Bytes, Utf8);
     let windows = TimeWindows::of_size_with_no_grace(Duration::from_millis(10));
@@ -28,26 +33,33 @@ fn topology() -> Topology {
     builder.build().expect("it can work")
 }
 
-fn run(broker: &Arc<MemoryBroker>, clock: &Arc<ManualClock>) -> Result<(), String> {
+/// A thread of an instance that makes itself known there.
+fn thread<B: Broker>(broker: B, clock: &Arc<ManualClock>, registry: &Registry) -> StreamThread<B> {
     let parts = Parts {
-        broker: broker.clone(),
+        broker: Arc::new(broker),
         topology: topology(),
         config: StreamsConfig { commit_interval: Duration::ZERO, ..StreamsConfig::new("app") },
         provider: Arc::new(MemoryStores::new()),
         clock: clock.clone(),
-        registry: Registry::new(),
+        registry: registry.clone(),
         observer: Arc::new(()),
     };
-    let mut thread = StreamThread::new(0, parts);
-    for _ in 0..200 {
-        thread.step(Duration::ZERO).map_err(|error| error.to_string())?;
-    }
+    StreamThread::new(0, parts)
+}
+
+fn go<B: Broker>(thread: &mut StreamThread<B>) -> Result<(), String> {
+    (0..200).try_for_each(|_| thread.step(Duration::ZERO).map(drop)).map_err(|error| error.to_string())
+}
+
+fn run(broker: &MemoryBroker, clock: &Arc<ManualClock>) -> Result<(), String> {
+    let mut thread = thread(broker.clone(), clock, &Registry::new());
+    go(&mut thread)?;
     thread.close().map_err(|error| error.to_string())
 }
 
-fn broker() -> (Arc<MemoryBroker>, Arc<ManualClock>) {
+fn broker() -> (MemoryBroker, Arc<ManualClock>) {
     let clock = Arc::new(ManualClock::new(Timestamp(0)));
-    let broker = Arc::new(MemoryBroker::in_memory(clock.clone()));
+    let broker = MemoryBroker::in_memory(clock.clone());
     broker.create_topic(WORDS, &TopicSettings::kept_for_ever(PARTITIONS)).expect("it is new");
     (broker, clock)
 }
@@ -65,15 +77,19 @@ fn write_words(broker: &MemoryBroker) {
     }
 }
 
-/// Commits a position for every partition of a topic, as a member of the group that then leaves.
+/// Commits a position for every partition of a topic.
 fn set_positions(broker: &MemoryBroker, topic: &str, offset: i64, metadata: &str) {
-    let mut member = broker.subscribe("app", "member", &[topic.into()]).expect("joined");
-    let Polled::Assigned { partitions, group } = member.poll(Duration::ZERO).expect("told") else { panic!("assigned") };
     let position = |partition| (partition, CommittedOffset { offset: Offset(offset), metadata: metadata.to_owned() });
-    let positions: Vec<_> = partitions.into_iter().map(position).collect();
+    commit(broker, &[topic.into()], |partitions| partitions.into_iter().map(position).collect());
+}
+
+/// Commits positions as a member of the group that then leaves.
+fn commit(broker: &MemoryBroker, topics: &[Topic], positions: impl FnOnce(Vec<TopicPartition>) -> Positions) {
+    let mut member = broker.subscribe("app", "member", topics).expect("joined");
+    let Polled::Assigned { partitions, group } = member.poll(Duration::ZERO).expect("told") else { panic!("assigned") };
     let mut producer = broker.producer("outside").expect("it is given");
     producer.begin().expect("begun");
-    producer.send_offsets(&group, &positions).expect("sent");
+    producer.send_offsets(&group, &positions(partitions)).expect("sent");
     producer.commit().expect("committed");
     member.leave().expect("left");
 }
@@ -143,4 +159,111 @@ fn a_position_set_beside_counts_is_refused() {
     let refused = run(&broker, &clock).expect_err("it would count twice");
     assert!(refused.contains("set from outside") && refused.contains("clickmill reset"), "{refused}");
     assert_eq!(counts(&broker), each(5 * i64::from(PARTITIONS)));
+}
+
+/// What the group has committed for the words.
+fn positions(broker: &MemoryBroker) -> Positions {
+    let partitions: Vec<_> = (0..PARTITIONS).map(|partition| TopicPartition::new(WORDS, Partition(partition))).collect();
+    let committed = broker.committed("app", &partitions).expect("told");
+    partitions.into_iter().zip(committed).map(|(partition, committed)| (partition, committed.expect("committed"))).collect()
+}
+
+#[test]
+fn an_instance_that_starts_a_task_again_sees_that_its_commit_was_lost() {
+    let (broker, clock) = broker();
+    let registry = Registry::new();
+    write_words(&broker);
+    let mut first = thread(broker.clone(), &clock, &registry);
+    go(&mut first).expect("it counts");
+    let before = positions(&broker);
+    write_words(&broker);
+    go(&mut first).expect("it counts");
+    first.close().expect("it leaves");
+    commit(&broker, &[WORDS.into()], |_| before.clone());
+    let refused = go(&mut thread(broker.clone(), &clock, &registry)).expect_err("it would count twice");
+    for part in ["words-", "is 10, though 20 was committed from here", "clickmill reset"] {
+        assert!(refused.contains(part), "{refused}");
+    }
+    assert_eq!(counts(&broker), each(10 * i64::from(PARTITIONS)), "nothing is counted twice");
+}
+
+/// A broker that can be told to know only that much of what the group has committed.
+#[derive(Clone)]
+struct Forgetful {
+    broker: FaultyBroker,
+    knows: Arc<Mutex<Option<Positions>>>,
+}
+
+impl Broker for Forgetful {
+    type Consumer = <FaultyBroker as Broker>::Consumer;
+    type Producer = <FaultyBroker as Broker>::Producer;
+    type Reader = <FaultyBroker as Broker>::Reader;
+
+    fn committed(&self, group: &str, of: &[TopicPartition]) -> Result<Vec<Option<CommittedOffset>>, BrokerError> {
+        let Some(known) = self.knows.lock().expect("not poisoned").clone() else { return self.broker.committed(group, of) };
+        let known = |input: &TopicPartition| known.iter().find(|(of, _)| of == input).map(|(_, committed)| committed.clone());
+        Ok(of.iter().map(known).collect())
+    }
+
+    fn cluster_id(&self) -> Result<String, BrokerError> {
+        self.broker.cluster_id()
+    }
+
+    fn describe_topic(&self, topic: &str) -> Result<Option<TopicDescription>, BrokerError> {
+        self.broker.describe_topic(topic)
+    }
+
+    fn create_topic(&self, topic: &str, settings: &TopicSettings) -> Result<(), BrokerError> {
+        self.broker.create_topic(topic, settings)
+    }
+
+    fn log_range(&self, partition: &TopicPartition, isolation: Isolation) -> Result<LogRange, BrokerError> {
+        self.broker.log_range(partition, isolation)
+    }
+
+    fn delete_records(&self, partition: &TopicPartition, before: Offset) -> Result<(), BrokerError> {
+        self.broker.delete_records(partition, before)
+    }
+
+    fn subscribe(&self, group: &str, member: &str, topics: &[Topic]) -> Result<Self::Consumer, BrokerError> {
+        self.broker.subscribe(group, member, topics)
+    }
+
+    fn producer(&self, transactional_id: &str) -> Result<Self::Producer, BrokerError> {
+        self.broker.producer(transactional_id)
+    }
+
+    fn reader(&self, partition: &TopicPartition, from: Offset) -> Result<Self::Reader, BrokerError> {
+        self.broker.reader(partition, from)
+    }
+}
+
+#[test]
+fn a_task_that_goes_on_after_a_failed_transaction_sees_that_the_one_before_was_lost() {
+    let (broker, clock) = broker();
+    let fails = Arc::new(AtomicBool::new(false));
+    let faults = {
+        let fails = fails.clone();
+        let fault = Fault::Fail(ErrorKind::AbortTransaction);
+        move |call| (call == Call::Commit && fails.swap(false, Ordering::Relaxed)).then_some(fault)
+    };
+    let forgetful = Forgetful { broker: FaultyBroker::new(broker.clone(), Arc::new(faults)), knows: Arc::default() };
+    let mut thread = thread(forgetful.clone(), &clock, &Registry::new());
+    write_words(&broker);
+    go(&mut thread).expect("it counts");
+    // A transaction that fails while what was committed has lasted.
+    fails.store(true, Ordering::Relaxed);
+    write_words(&broker);
+    go(&mut thread).expect("it counts them with the next");
+    assert_eq!(counts(&broker), each(10 * i64::from(PARTITIONS)));
+    // And one while it has not.
+    let known = positions(&broker).into_iter().map(|(of, committed)| (of, CommittedOffset { offset: Offset(10), ..committed }));
+    *forgetful.knows.lock().expect("not poisoned") = Some(known.collect());
+    fails.store(true, Ordering::Relaxed);
+    write_words(&broker);
+    let refused = go(&mut thread).expect_err("what was committed is gone");
+    for part in ["though", "was committed from here", "clickmill reset"] {
+        assert!(refused.contains(part), "{refused}");
+    }
+    assert_eq!(counts(&broker), each(10 * i64::from(PARTITIONS)), "nothing more is counted");
 }

@@ -20,6 +20,10 @@ impl<B: Broker> StreamThread<B> {
         if inputs.is_empty() {
             return Ok(());
         }
+        if let Err(error) = self.check_commits_last() {
+            self.rollback()?;
+            return Err(error);
+        }
         self.observer.commit_begins();
         let mut slots = std::mem::take(&mut self.slots);
         let mut staging = None;
@@ -72,6 +76,7 @@ impl<B: Broker> StreamThread<B> {
             Ok(producer.commit()?)
         });
         let is_unknown = |e: &TaskError| matches!(e, TaskError::Broker(e) if e.kind() == ErrorKind::OutcomeUnknown);
+        self.is_in_doubt |= outcome.is_err();
         // Where the abort fails too, the producer is of no use: the next one ends what this one has begun.
         if outcome.as_ref().is_err_and(|error| !is_unknown(error)) && producer.abort().is_err() {
             self.producer = None;
@@ -87,6 +92,7 @@ impl<B: Broker> StreamThread<B> {
             let (records, applied) = task.committed(delivered);
             self.trims.extend(task.take_trims());
             self.registry.count(&records);
+            self.registry.put_committed(input, task.position());
             outcomes.push((input, applied));
         }
         // Only now: what a damaged store asks for takes all tasks back to their last commit, and this is it.

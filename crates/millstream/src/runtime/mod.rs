@@ -3,6 +3,7 @@
 mod commit;
 mod config;
 mod derive;
+mod doubt;
 mod drain;
 mod first_start;
 mod idle;

@@ -110,6 +110,7 @@ impl<B: Broker> StreamThread<B> {
         let Some((_, subtopology)) = plan.task(input) else { return Ok(()) };
         let group = &self.config.application_id;
         let committed = self.broker.committed(group, std::slice::from_ref(input))?.pop().flatten();
+        self.check_commit_lasts(input, committed.as_ref())?;
         let log = self.broker.log_range(input, Isolation::ReadCommitted)?;
         if let Some(committed) = committed.as_ref().filter(|committed| committed.offset < log.start) {
             return Err(gap(input, committed.offset, log.start).into());

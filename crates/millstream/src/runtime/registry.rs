@@ -24,6 +24,8 @@ struct Inner {
     stores: BTreeMap<(Arc<str>, Partition), (usize, StoreEntry)>,
     records: RecordCounters,
     damaged: BTreeSet<(Arc<str>, Partition)>,
+    /// How far this instance has ever committed.
+    committed: BTreeMap<TopicPartition, Offset>,
     /// The threads that the group has told what is theirs.
     members: BTreeSet<usize>,
     /// Changelog records that were replayed, all restores together.
@@ -143,6 +145,20 @@ impl Registry {
 
     pub(crate) fn count(&self, records: &RecordCounters) {
         self.lock().records.add(records);
+    }
+
+    /// A position has been committed here.
+    pub(crate) fn put_committed(&self, input: &TopicPartition, position: Offset) {
+        let mut inner = self.lock();
+        match inner.committed.get_mut(input) {
+            Some(before) => *before = position.max(*before),
+            None => _ = inner.committed.insert(input.clone(), position),
+        }
+    }
+
+    /// The largest position that was committed here since this instance started.
+    pub(crate) fn committed(&self, input: &TopicPartition) -> Option<Offset> {
+        self.lock().committed.get(input).copied()
     }
 
     pub(crate) fn put_task(&self, status: TaskStatus) {

@@ -71,6 +71,8 @@ pub struct StreamThread<B: Broker> {
     pub(super) last_idle_check: Timestamp,
     pub(super) trims: BTreeMap<TopicPartition, Offset>,
     pub(super) last_purge: Timestamp,
+    /// A transaction has failed, and whether the one before it has lasted is still to be looked up.
+    pub(super) is_in_doubt: bool,
     backlog: bool,
 }
 
@@ -130,6 +132,7 @@ impl<B: Broker> StreamThread<B> {
             last_idle_check: now,
             trims: BTreeMap::new(),
             last_purge: now,
+            is_in_doubt: false,
             backlog: false,
         }
     }
