@@ -14,7 +14,7 @@ mod node;
 mod properties;
 
 use std::net::TcpListener;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
 
@@ -35,12 +35,20 @@ impl Cluster {
 
     /// As [`Cluster::start`], with further properties of the servers, over those that are set anyway.
     pub fn start_with(nodes: usize, properties: &[(&str, &str)]) -> Self {
-        let jars = jars();
+        Self::start_from(&jars(None), nodes, properties)
+    }
+
+    /// As [`Cluster::start`], of another version of Apache Kafka than all others.
+    pub fn start_version(version: &str, nodes: usize) -> Self {
+        Self::start_from(&jars(Some(version)), nodes, &[])
+    }
+
+    fn start_from(jars: &Path, nodes: usize, properties: &[(&str, &str)]) -> Self {
         let ports = free_ports(nodes);
         let cluster_id = random_cluster_id();
         let node = |index| {
             let properties = server_properties(index, &ports, properties);
-            Mutex::new(Node::format(&jars, ports[index].broker, &cluster_id, &properties))
+            Mutex::new(Node::format(jars, ports[index].broker, &cluster_id, &properties))
         };
         let nodes: Vec<_> = (0..nodes).map(node).collect();
         let servers: Vec<_> = ports.iter().map(|ports| format!("127.0.0.1:{}", ports.broker)).collect();
@@ -107,14 +115,17 @@ impl Cluster {
 /// A command that runs one of Kafka's own tools, by the name of its class.
 pub fn tool(class: &str) -> Command {
     let mut java = Command::new("java");
-    java.args(["-Xmx128m", "-XX:TieredStopAtLevel=1", "-cp"]).arg(jars().join("*")).arg(class);
+    java.args(["-Xmx128m", "-XX:TieredStopAtLevel=1", "-cp"]).arg(jars(None).join("*")).arg(class);
     java
 }
 
-/// The directory with Kafka's jars, which are downloaded if need be.
-fn jars() -> PathBuf {
+/// The directory with Kafka's jars of that version, or of the usual one, which are downloaded if need be.
+fn jars(version: Option<&str>) -> PathBuf {
     let script = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../../scripts/kafka-jars.sh");
-    let output = Command::new(&script).output().unwrap_or_else(|error| panic!("{} could not be run: {error}", script.display()));
+    let output = Command::new(&script)
+        .args(version)
+        .output()
+        .unwrap_or_else(|error| panic!("{} could not be run: {error}", script.display()));
     assert!(output.status.success(), "Kafka's jars are missing: {}", String::from_utf8_lossy(&output.stderr));
     PathBuf::from(String::from_utf8_lossy(&output.stdout).trim())
 }

@@ -12,11 +12,17 @@ use crate::scenario::{Scenario, failures};
 use crate::service::pause;
 use crate::size::{self, short_or_full};
 
+/// The last version whose only broker may be killed. Apache Kafka 4.3 and 4.4 take partitions that have no leader, as all have while
+/// it starts again, for deleted, and finish a transaction that had committed without marking its end in any of them
+/// (`docs/exactly-once.md`, what is not promised).
+const KEEPS_COMMITS: &str = "4.2.0";
+
 #[test]
 fn a_broker_killed_in_the_middle_changes_no_count() {
     let kills = short_or_full(2, 15);
-    let cluster = Cluster::start(1);
-    let clicks = Clicks::mixed(size::clicks(60_000, 1_000_000), size::seed()).of_today();
+    let cluster = Cluster::start_version(KEEPS_COMMITS, 1);
+    // What the service writes carries event times older than a year.
+    let clicks = Clicks::mixed(size::clicks(60_000, 1_000_000), size::seed()).recorded_today();
     let scenario = Scenario::new("broker-killed", cluster.bootstrap_servers(), clicks);
     let mut random = ChaCha8Rng::seed_from_u64(size::seed());
     let mut service = scenario.instance(0);

@@ -27,6 +27,8 @@ pub(crate) struct Clicks {
     /// Bytes that an ad's id has on top.
     pub(crate) ad_padding: usize,
     pub(crate) start_ms: i64,
+    /// By how much the records' own timestamps are later.
+    pub(crate) recorded_after_ms: i64,
     pub(crate) span_ms: i64,
     pub(crate) disorder_ms: i64,
     pub(crate) late_share: f64,
@@ -47,15 +49,28 @@ impl Clicks {
         let start_ms = 1_717_200_000_000;
         let (span_ms, disorder_ms) = (120 * MINUTE_MS, MINUTE_MS / 2);
         let (ads, ad_padding, late_share, bad_share) = (5_000, 0, 0.01, 0.01);
-        Self { seed, count, partitions: 8, ads, ad_padding, start_ms, span_ms, disorder_ms, late_share, bad_share }
+        Self {
+            seed,
+            count,
+            partitions: 8,
+            ads,
+            ad_padding,
+            start_ms,
+            recorded_after_ms: 0,
+            span_ms,
+            disorder_ms,
+            late_share,
+            bad_share,
+        }
     }
 
-    /// The same, up to now. A broker that is killed forgets, when it starts again, the producers whose last record is older than a
-    /// day by its own timestamp (`producer.id.expiration.ms`): what their clients send again is then written twice.
+    /// The same clicks, which happened long ago, in records of today. A broker that is killed forgets, when it starts again, the
+    /// producers whose last record is older than a day by its own timestamp (`producer.id.expiration.ms`): what their clients send
+    /// again is then written twice, and the writer of these clicks would be such a client.
     #[allow(clippy::disallowed_methods, reason = "the broker reads its clock")]
-    pub(crate) fn of_today(self) -> Self {
+    pub(crate) fn recorded_today(self) -> Self {
         let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_millis() as i64;
-        Self { start_ms: now - self.span_ms, ..self }
+        Self { recorded_after_ms: now - self.span_ms - self.start_ms, ..self }
     }
 
     fn nth(&self, number: u64) -> Click {
@@ -71,9 +86,10 @@ impl Clicks {
             _ => random.below(self.disorder_ms as u64 + 1) as i64,
         };
         let event_time = (timestamp - back).max(0);
+        let recorded = timestamp + self.recorded_after_ms;
         let is_bad = (self.late_share..self.late_share + self.bad_share).contains(&kind);
-        let value = if is_bad { bad(number, timestamp) } else { self.good(number, ad, event_time) };
-        Click { partition, key: format!("user-{}", random.below(10_000)), value, timestamp }
+        let value = if is_bad { bad(number, recorded) } else { self.good(number, ad, event_time) };
+        Click { partition, key: format!("user-{}", random.below(10_000)), value, timestamp: recorded }
     }
 
     fn good(&self, number: u64, ad: u64, event_time: i64) -> String {
