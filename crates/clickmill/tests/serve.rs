@@ -47,6 +47,10 @@ fn what_would_change_the_meaning_of_counts_is_refused_before_anything_starts() {
     assert!(said.contains("window.size = 1m, but application clickmill has counted with window.size = 5m: "), "{said}");
     let said = refused("CLICKMILL_CLICKS__KEYED_BY_AD", "true");
     assert!(said.contains("has counted with clicks.keyed_by_ad = false: "), "{said}");
+    // Whether its state lies here or not.
+    std::fs::remove_dir_all(service.data_dir().join("state")).unwrap();
+    let said = refused("CLICKMILL_WINDOW__SIZE", "1m");
+    assert!(said.contains("window.size = 1m, but application clickmill has counted with window.size = 5m: "), "{said}");
     service.start_and_wait();
     service.stop();
 }

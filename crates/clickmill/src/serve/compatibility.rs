@@ -2,51 +2,41 @@
 
 use std::time::Duration;
 
-use millstream::broker::Broker;
-use millstream::runtime::StreamsConfig;
-use millstream::store::{StoreError, StoreIdentity, StoreProvider};
-use millstream_rocksdb::state::RocksStores;
+use millstream::broker::{Broker, ErrorKind};
+use millstream::record::{Partition, Topic, TopicPartition};
+use millstream::runtime::CountedWith;
 
 use super::Misconfigured;
-use super::topology::STORE;
 use crate::config::{Config, format_duration};
 
-/// Refuses a configuration under which the stores that are there could not go on.
-pub(super) fn check(config: &Config, streams: &StreamsConfig, broker: &impl Broker, stores: &RocksStores) -> anyhow::Result<()> {
-    let Some(changelog) = broker.describe_topic(&streams.changelog_topic(STORE))? else { return Ok(()) };
-    let cluster_id = broker.cluster_id()?;
-    for partition in stores.partitions(STORE)? {
-        let identity = stores.open(STORE, partition).and_then(|store| StoreIdentity::of(&*store));
-        // What cannot be read, or belongs to another log, says nothing: its task will rebuild it, or tell what is wrong.
-        let ours = |found: &StoreIdentity| found.cluster_id == cluster_id && found.changelog_id == changelog.id;
-        if let Some(found) = known(identity).filter(ours) {
-            return Ok(compare(config, &found)?);
+/// Refuses a configuration under which the counts that are there could not go on. The engine would too, once its threads run.
+pub(super) fn check(config: &Config, broker: &impl Broker, clicks_partitions: u32) -> anyhow::Result<()> {
+    let topic = Topic::from(config.clicks.topic.as_str());
+    let inputs: Vec<_> = (0..clicks_partitions).map(|number| TopicPartition::new(topic.clone(), Partition(number))).collect();
+    match CountedWith::of_positions(broker, &config.engine.application_id, &inputs) {
+        Ok(all) => Ok(all.iter().try_for_each(|before| compare(config, before))?),
+        Err(error) if error.kind() == ErrorKind::Retry => {
+            tracing::debug!(%error, "what was counted with cannot be told yet: the threads will ask");
+            Ok(())
         }
+        Err(error) => Err(error.into()),
     }
-    Ok(())
 }
 
-fn known(identity: Result<Option<StoreIdentity>, StoreError>) -> Option<StoreIdentity> {
-    identity.unwrap_or_else(|error| {
-        tracing::debug!(%error, "a store does not say what it belongs to");
-        None
-    })
-}
-
-fn compare(config: &Config, found: &StoreIdentity) -> Result<(), Misconfigured> {
-    let application_id = &found.application_id;
+fn compare(config: &Config, before: &CountedWith) -> Result<(), Misconfigured> {
     let refuse = |key: &str, set: String, counted: String| {
         Err(Misconfigured(format!(
-            "{key} = {set}, but application {application_id} has counted with {key} = {counted}: set that again, or count under \
-             another engine.application_id"
+            "{key} = {set}, but application {} has counted with {key} = {counted}: set that again, or count under another \
+             engine.application_id",
+            config.engine.application_id
         )))
     };
-    let size = Duration::from_millis(found.window_size_ms.max(0) as u64);
+    let size = Duration::from_millis(before.window_size_ms.max(0) as u64);
     if config.window.size != size {
         return refuse("window.size", format_duration(config.window.size), format_duration(size));
     }
-    if config.clicks.keyed_by_ad != found.keyed {
-        return refuse("clicks.keyed_by_ad", config.clicks.keyed_by_ad.to_string(), found.keyed.to_string());
+    if config.clicks.keyed_by_ad != before.keyed {
+        return refuse("clicks.keyed_by_ad", config.clicks.keyed_by_ad.to_string(), before.keyed.to_string());
     }
     Ok(())
 }

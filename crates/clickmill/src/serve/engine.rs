@@ -74,9 +74,9 @@ impl<L: ClickLog> Engine<L> {
         let stores = Arc::new(RocksStores::new(state_dir, memory, config.rocksdb.clone())?);
         let topology = topology::ad_clicks(&config)?;
         let streams = StreamsConfig { drain, ..streams_config(&config, &instance_id) };
-        compatibility::check(&config, &streams, &**log.broker(), &stores)?;
         let clicks_topic = log.prepare_clicks_topic(&config)?;
         end_open_transactions(&**log.broker(), &streams, thread_count(&config))?;
+        compatibility::check(&config, &**log.broker(), clicks_topic.partitions)?;
         let registry = Registry::new();
         let horizon = config.window.retention;
         let (b, r, c) = (log.broker().clone(), registry.clone(), clock.clone());

@@ -14,6 +14,7 @@ pub(crate) mod registry;
 mod restore;
 mod thread;
 
+pub use crate::task::counted_with::CountedWith;
 pub use config::StreamsConfig;
 pub use drain::Draining;
 pub use registry::{Registry, RestoreProgress, TaskStatus};

@@ -7,7 +7,6 @@ use crate::broker::{Broker, BrokerError, ErrorKind, TopicDescription, TopicSetti
 use crate::record::TopicPartition;
 use crate::record::{Partition, Topic};
 use crate::task::counted_with::CountedWith;
-use crate::task::metadata::OffsetMetadata;
 use crate::task::source::Repartition;
 use crate::task::{SideTopics, TaskId};
 use crate::topology::spec::End;
@@ -84,12 +83,9 @@ impl Plan {
             };
             let repartitioned = repartition.into_iter().flat_map(|topic| partitions(topic, kept.partitions));
             let inputs: Vec<_> = partitions(source, source_partitions).chain(repartitioned).collect();
-            for committed in topics.broker.committed(&config.application_id, &inputs)?.into_iter().flatten() {
-                let metadata = OffsetMetadata::decode(&committed.metadata).map_err(|invalid| refused(invalid.to_string()))?;
-                let before = CountedWith::from_entries(&metadata.entries);
-                if let Some(reason) = before.and_then(|before| before.conflict(kept.spec.counted_with())) {
-                    return Err(refused(format!("store {}: {reason}", kept.spec.store)));
-                }
+            let before = CountedWith::of_positions(topics.broker, &config.application_id, &inputs)?;
+            if let Some(reason) = before.into_iter().find_map(|before| before.conflict(kept.spec.counted_with())) {
+                return Err(refused(format!("store {}: {reason}", kept.spec.store)));
             }
         }
         Ok(())

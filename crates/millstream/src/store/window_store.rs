@@ -43,13 +43,6 @@ pub struct StoreIdentity {
 
 impl StoreIdentity {
     /// What a store says that it belongs to; none where it says nothing, as a new one.
-    ///
-    /// # Errors
-    /// Where the store cannot be read, or what it says cannot.
-    pub fn of(store: &dyn StateStore) -> Result<Option<Self>, StoreError> {
-        Self::read(&*store.snapshot())
-    }
-
     fn read(snapshot: &dyn StoreSnapshot) -> Result<Option<Self>, StoreError> {
         let Some(bytes) = snapshot.get(Space::Meta, IDENTITY)? else { return Ok(None) };
         serde_json::from_slice(&bytes).map(Some).map_err(|e| garbled(&format!("its identity cannot be read: {e}")))

@@ -3,18 +3,37 @@
 
 use std::collections::BTreeMap;
 
+use super::metadata::OffsetMetadata;
+use crate::broker::{Broker, BrokerError, ErrorKind};
+use crate::record::TopicPartition;
+
 const WINDOW_SIZE: &str = "clickmill.window_size";
 const KEYED: &str = "clickmill.keyed";
 
 /// The settings that cannot change once something was counted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct CountedWith {
-    pub(crate) window_size_ms: i64,
+pub struct CountedWith {
+    /// The length of a window.
+    pub window_size_ms: i64,
     /// Whether the source is keyed by the grouping key.
-    pub(crate) keyed: bool,
+    pub keyed: bool,
 }
 
 impl CountedWith {
+    /// What the group has counted these partitions with, as its positions say; none of a position that does not say.
+    ///
+    /// # Errors
+    /// Where the broker cannot tell; [`ErrorKind::Stop`] where a position's metadata cannot be read.
+    pub fn of_positions<B: Broker>(broker: &B, group: &str, inputs: &[TopicPartition]) -> Result<Vec<Self>, BrokerError> {
+        let mut all = Vec::new();
+        for committed in broker.committed(group, inputs)?.into_iter().flatten() {
+            let metadata = OffsetMetadata::decode(&committed.metadata)
+                .map_err(|invalid| BrokerError::new(ErrorKind::Stop, invalid.to_string()))?;
+            all.extend(Self::from_entries(&metadata.entries));
+        }
+        Ok(all)
+    }
+
     /// What a position was committed with; none where it does not say (Kafka Streams' own).
     pub(crate) fn from_entries(entries: &BTreeMap<String, i64>) -> Option<Self> {
         Some(Self { window_size_ms: *entries.get(WINDOW_SIZE)?, keyed: *entries.get(KEYED)? != 0 })
