@@ -14,7 +14,7 @@ use clickmill::config::{Config, Sources};
 use millstream::broker::Broker;
 use millstream::broker::local::{MemoryLog, Unit};
 use millstream::partitioner::partition_for_key;
-use millstream::query::{CountQueries, Period, ReadOptions};
+use millstream::query::{Cancellation, CountQueries, Period, ReadOptions};
 use millstream::record::{Offset, Partition, Record, Timestamp, TopicPartition};
 use millstream::serdes::{Bytes, Deserializer, Rejection, Serializer};
 use millstream::time::TimeWindows;
@@ -141,7 +141,12 @@ impl Day {
     }
 
     fn check_top(&self, period: Period, sums: &[i64]) {
-        let top = self.rig.counts.top(period, 100, ReadOptions::default()).expect("every partition answers").value;
+        let top = self
+            .rig
+            .counts
+            .top(period, 100, ReadOptions::default(), &Cancellation::default())
+            .expect("every partition answers")
+            .value;
         let top: Vec<_> = top.into_iter().map(|ad| (String::from_utf8_lossy(&ad.key).into_owned(), ad.count)).collect();
         assert_eq!(top, Self::best(sums, 100), "the best are those that were put in");
     }
@@ -180,10 +185,10 @@ fn main() {
                 black_box(counts.fetch(ad(run * 61 % 1_000).as_bytes(), period, read).expect("its partition answers"));
             });
             day.print(ads, &format!("top 100, {length}"), |_| {
-                black_box(counts.top(period, 100, read).expect("every partition answers"));
+                black_box(counts.top(period, 100, read, &Cancellation::default()).expect("every partition answers"));
             });
             day.print(ads, &format!("top 1000, {length}"), |_| {
-                black_box(counts.top(period, 1_000, read).expect("every partition answers"));
+                black_box(counts.top(period, 1_000, read, &Cancellation::default()).expect("every partition answers"));
             });
             day.print(ads, &format!("totals, {length}"), |_| {
                 black_box(counts.totals(period, read).expect("every partition answers"));

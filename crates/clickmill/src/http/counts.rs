@@ -3,7 +3,7 @@
 use axum::Json;
 use axum::extract::rejection::PathRejection;
 use axum::extract::{Path, State};
-use millstream::query::{CountQueries, Period, QueryError};
+use millstream::query::{Cancellation, CountQueries, Period, QueryError};
 
 use super::Service;
 use super::answer::{AdClicks, Clicks, TopAds};
@@ -58,11 +58,15 @@ pub(super) async fn get_top_ads(
     State(service): State<Service>,
     Params(params): Params<TopParams>,
 ) -> Result<Json<TopAds>, Problem> {
-    let limit = params.limit;
-    let work = question(service.clone(), params.counts, move |queries, period, params| {
-        let answer = queries.top(period, limit, params.read_options())?;
-        Ok(TopAds::new(period, answer.value, answer.completeness))
-    });
+    let TopParams { limit, counts } = params;
+    let asked = service.clone();
+    let work = move |cancellation: &Cancellation| {
+        let ask = question(asked, counts, |queries, period, params| {
+            let answer = queries.top(period, limit, params.read_options(), cancellation)?;
+            Ok(TopAds::new(period, answer.value, answer.completeness))
+        });
+        ask()
+    };
     service.limits().ranking(work).await?
 }
 

@@ -7,13 +7,15 @@ use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
+use millstream::query::Cancellation;
+
 use super::problem::{Problem, ProblemKind};
 use super::{HttpOptions, Service};
 
 /// How many requests may be appending at once. They share the syncs of the log, so that many are good.
 const APPENDS_AT_ONCE: usize = 128;
 
-/// How many requests may rank ads at once: each may hold every ad of the period in memory.
+/// How many requests may rank ads at once: each may hold many of them in memory, and read every row of the period.
 const RANKINGS_AT_ONCE: usize = 2;
 
 /// The permits that are left.
@@ -75,9 +77,15 @@ impl Limits {
         run_blocking(&self.queries, work).await
     }
 
-    /// Runs work that blocks on the state and may hold much of it. What is quick does not wait for it.
-    pub(super) async fn ranking<T: Send + 'static>(&self, work: impl FnOnce() -> T + Send + 'static) -> Result<T, Problem> {
-        run_blocking(&self.rankings, work).await
+    /// Runs work that blocks on the state and may read much of it. What is quick does not wait for it, and it is cancelled when nobody
+    /// waits for its end: the client is gone, or the request has timed out.
+    pub(super) async fn ranking<T: Send + 'static>(
+        &self,
+        work: impl FnOnce(&Cancellation) -> T + Send + 'static,
+    ) -> Result<T, Problem> {
+        let waiting = CancelOnDrop::default();
+        let cancellation = waiting.0.clone();
+        run_blocking(&self.rankings, move || work(&cancellation)).await
     }
 
     /// Runs work for whoever watches over the instance, which waits for no query.
@@ -86,12 +94,20 @@ impl Limits {
     }
 }
 
+#[derive(Default)]
+struct CancelOnDrop(Cancellation);
+
+impl Drop for CancelOnDrop {
+    fn drop(&mut self) {
+        self.0.cancel();
+    }
+}
+
 fn kib(bytes: usize) -> u32 {
     u32::try_from(bytes.div_ceil(1024)).unwrap_or(u32::MAX >> 3).max(1)
 }
 
-/// Runs work on a thread where it may block, once a permit is free. Work that has begun ends, even where nobody waits any more, and
-/// keeps its permit so long.
+/// Runs work on a thread where it may block, once a permit is free, which it keeps to its end, even where nobody waits any more.
 async fn run_blocking<T: Send + 'static>(
     permits: &Arc<Semaphore>,
     work: impl FnOnce() -> T + Send + 'static,
@@ -122,20 +138,42 @@ pub(super) async fn bound(State(service): State<Service>, request: Request, next
 
 #[cfg(test)]
 mod tests {
+    use std::sync::mpsc;
     use std::time::Duration;
 
     use super::*;
 
-    #[tokio::test]
-    async fn the_room_of_a_body_grows_as_far_as_there_is_room() {
+    fn limits() -> Limits {
         let second = Duration::from_secs(1);
-        let limits = Limits::new(&HttpOptions {
+        Limits::new(&HttpOptions {
             intake_bytes: 100 << 10,
             max_body: 40 << 10,
             max_concurrent_requests: 1,
             request_timeout: second,
             max_query_period: second,
+        })
+    }
+
+    #[tokio::test]
+    async fn a_ranking_nobody_waits_for_is_cancelled() {
+        let (begun, has_begun) = mpsc::channel();
+        let (ended, has_ended) = mpsc::channel();
+        let limits = limits();
+        let ranking = limits.ranking(move |cancellation: &Cancellation| {
+            begun.send(()).unwrap();
+            while !cancellation.is_cancelled() {
+                std::thread::yield_now();
+            }
+            ended.send(()).unwrap();
         });
+        assert!(tokio::time::timeout(Duration::from_millis(20), ranking).await.is_err(), "it would never end by itself");
+        has_begun.recv().unwrap();
+        has_ended.recv_timeout(Duration::from_secs(10)).expect("it is cancelled");
+    }
+
+    #[tokio::test]
+    async fn the_room_of_a_body_grows_as_far_as_there_is_room() {
+        let limits = limits();
         let mut first = limits.room_for_body(40 << 10).await;
         let mut second = limits.room_for_body(40 << 10).await;
         assert!(limits.grow(&mut first, 10 << 10), "it has that much");

@@ -35,6 +35,8 @@ const ROCKSDB_SHARE: usize = 2;
 /// What part of the memory changes may take before they are committed. A commit holds them several times over: in the tasks' tables,
 /// encoded for the log, in the log's write, and in the stores'.
 const UNCOMMITTED_SHARE: usize = 16;
+/// What part of the memory a query may take that ranks ads. There are two at a time.
+const QUERY_SHARE: usize = 16;
 
 /// What the parts of the service share.
 pub(super) struct Engine<L: ClickLog> {
@@ -231,6 +233,7 @@ fn streams_config(config: &Config, instance_id: &str) -> StreamsConfig {
         commit_interval: config.engine.commit_interval,
         commit_interval_backlog: config.engine.commit_interval_backlog,
         uncommitted_bytes: config.engine.memory as usize / UNCOMMITTED_SHARE / thread_count(config),
+        query_bytes: config.engine.memory as usize / QUERY_SHARE,
         idle_timeout: config.engine.idle_timeout,
         ..StreamsConfig::new(config.engine.application_id.clone())
     }

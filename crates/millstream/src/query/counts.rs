@@ -5,8 +5,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::lag::LagMonitor;
+use super::sums::Means;
 use super::top::{self, Failed};
-use super::{Answer, Completeness, CountQueries, KeyCount, Period, QueryError, ReadOptions, StalePartition, WindowCount};
+use super::{
+    Answer, Cancellation, Completeness, CountQueries, KeyCount, Period, QueryError, ReadOptions, StalePartition, WindowCount,
+};
 use crate::broker::{Broker, BrokerError, ErrorKind};
 use crate::clock::Clock;
 use crate::partitioner::partition_for_key;
@@ -28,6 +31,7 @@ pub struct Counts<B: Broker> {
     partitions: u32,
     windows: TimeWindows,
     horizon_ms: i64,
+    query_bytes: usize,
     lag: LagMonitor,
 }
 
@@ -60,6 +64,7 @@ impl<B: Broker> Counts<B> {
             partitions,
             windows,
             horizon_ms: i64::try_from(horizon.as_millis()).unwrap_or(i64::MAX),
+            query_bytes: config.query_bytes,
             lag,
         })
     }
@@ -197,11 +202,18 @@ impl<B: Broker> CountQueries for Counts<B> {
         Ok(Answer { value: self.window_counts(counts, &completeness), completeness })
     }
 
-    fn top(&self, period: Period, limit: usize, read: ReadOptions) -> Result<Answer<Vec<KeyCount>>, QueryError> {
+    fn top(
+        &self,
+        period: Period,
+        limit: usize,
+        read: ReadOptions,
+        cancellation: &Cancellation,
+    ) -> Result<Answer<Vec<KeyCount>>, QueryError> {
         let (copies, completeness) = self.copies(&self.all_partitions(), read)?;
         let snapshots: Vec<_> = copies.iter().map(|copy| copy.store.snapshot()).collect();
-        let best =
-            top::best(&snapshots, period, limit).map_err(|Failed { number, error }| self.failed(&copies[number], error))?;
+        let means = Means { bytes: self.query_bytes, cancellation };
+        let best = top::best(&snapshots, period, limit, means)
+            .map_err(|Failed { number, error }| self.failed(&copies[number], error))?;
         Ok(Answer { value: best, completeness })
     }
 

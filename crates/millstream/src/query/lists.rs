@@ -3,6 +3,8 @@
 //! A key's count in a window is known where the window's list was read down to the key, and is between 0 and the list's cut where
 //! not. Windows without a ranking (those that are not final, most of all) are added up row by row, so that their counts are known.
 
+use std::ops::ControlFlow;
+
 use crate::record::Timestamp;
 use crate::store::ranking::{self, Head};
 use crate::store::window_store::scan_totals;
@@ -10,7 +12,7 @@ use crate::store::{StoreError, StoreSnapshot, row};
 use crate::task::table::{Entry, Table};
 
 use super::Period;
-use super::sums::scan_counts;
+use super::sums::{Means, scan_counts};
 
 /// How many rows are looked up at once.
 const ROWS_AT_ONCE: usize = 4_096;
@@ -27,6 +29,7 @@ pub(super) struct Lists<'a> {
     /// The last piece read.
     piece: u8,
     unranked_rows: u64,
+    means: Means<'a>,
     seen: Table<Seen>,
 }
 
@@ -60,14 +63,19 @@ pub(super) struct Bounded<'a> {
 impl<'a> Lists<'a> {
     /// Reads the lists of a period down to that piece, and all rows of windows without one. Where most rows are such, it reads
     /// neither: nothing would be won.
-    pub(super) fn read(snapshot: &'a dyn StoreSnapshot, period: Period, piece: u8) -> Result<Self, StoreError> {
-        let mut lists = Self { snapshot, period, ranked: Vec::new(), piece, unranked_rows: 0, seen: Table::new() };
+    pub(super) fn read(snapshot: &'a dyn StoreSnapshot, period: Period, piece: u8, means: Means<'a>) -> Result<Self, StoreError> {
+        let mut lists = Self { snapshot, period, ranked: Vec::new(), piece, unranked_rows: 0, means, seen: Table::new() };
         let unranked = lists.find_windows()?;
         if !lists.are_few() {
             lists.read_unranked(&unranked)?;
             lists.read_lists()?;
         }
         Ok(lists)
+    }
+
+    /// Whether there are more keys than may be held: not all of them are known.
+    pub(super) fn are_too_many(&self) -> bool {
+        self.seen.bytes() > self.means.bytes
     }
 
     /// Whether most rows of the period are in windows without a list, and none were read.
@@ -99,11 +107,12 @@ impl<'a> Lists<'a> {
     }
 
     fn read_unranked(&mut self, runs: &[(Timestamp, Timestamp)]) -> Result<(), StoreError> {
-        let seen = &mut self.seen;
+        let (seen, Means { bytes, cancellation }) = (&mut self.seen, self.means);
         runs.iter().try_for_each(|&(first, last)| {
-            let to = Timestamp(last.0.saturating_add(1));
-            scan_counts(self.snapshot, first, to, &mut |key, count| {
+            let (from, to) = (row::first_key(first), row::first_key(Timestamp(last.0.saturating_add(1))));
+            scan_counts(self.snapshot, &from, &to, cancellation, &mut |key, count| {
                 seen.entry(ANY_WINDOW, key, Seen::default).0.acc.unranked += count;
+                if seen.bytes() > bytes { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
             })
         })
     }
@@ -115,7 +124,11 @@ impl<'a> Lists<'a> {
         let piece = self.piece;
         let cuts: Vec<i64> = self.ranked.iter().map(|window| window.head.cut(piece)).collect();
         let mut table = std::mem::replace(&mut self.seen, Table::new());
+        let most = self.means.bytes;
         let outcome = self.visit_lists(&mut |number, key, count| {
+            if table.bytes() > most {
+                return;
+            }
             let seen = &mut table.entry(ANY_WINDOW, key, Seen::default).0.acc;
             seen.listed += count;
             seen.excess += count - cuts[number];

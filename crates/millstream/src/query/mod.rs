@@ -8,6 +8,9 @@ mod top;
 
 pub use counts::Counts;
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
 use crate::broker::BrokerError;
 use crate::record::{Offset, Partition, Timestamp};
 use crate::store::StoreError;
@@ -103,6 +106,22 @@ pub struct ReadOptions {
     pub max_stale_records: Option<u64>,
 }
 
+/// Ends a query that nobody waits for any more. Clones are one.
+#[derive(Debug, Clone, Default)]
+pub struct Cancellation(Arc<AtomicBool>);
+
+impl Cancellation {
+    /// Lets the query end soon, with an error.
+    pub fn cancel(&self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+
+    /// Whether it is to end.
+    pub fn is_cancelled(&self) -> bool {
+        self.0.load(Ordering::Relaxed)
+    }
+}
+
 /// Why a query has no answer.
 #[derive(Debug, thiserror::Error)]
 pub enum QueryError {
@@ -129,8 +148,15 @@ pub trait CountQueries: Send + Sync + 'static {
     /// One key's windows within the period, ascending, those without a count left out.
     fn fetch(&self, key: &[u8], period: Period, read: ReadOptions) -> Result<Answer<Vec<WindowCount>>, QueryError>;
 
-    /// The `limit` keys with the largest counts over the period, exact: largest count first, equal counts by key ascending.
-    fn top(&self, period: Period, limit: usize, read: ReadOptions) -> Result<Answer<Vec<KeyCount>>, QueryError>;
+    /// The `limit` keys with the largest counts over the period, exact: largest count first, equal counts by key ascending. May have to
+    /// read all rows of the period, unless it is cancelled.
+    fn top(
+        &self,
+        period: Period,
+        limit: usize,
+        read: ReadOptions,
+        cancellation: &Cancellation,
+    ) -> Result<Answer<Vec<KeyCount>>, QueryError>;
 
     /// All keys together, by window, ascending, those without a count left out.
     fn totals(&self, period: Period, read: ReadOptions) -> Result<Answer<Vec<WindowCount>>, QueryError>;

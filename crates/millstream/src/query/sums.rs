@@ -2,24 +2,38 @@
 
 use std::ops::ControlFlow;
 
+use super::Cancellation;
 use crate::record::Timestamp;
-use crate::store::{Space, StoreError, StoreSnapshot, row};
+use crate::store::{Space, StoreError, StoreErrorKind, StoreSnapshot, row};
 
-/// Visits the rows of the windows that start in `from..to`, window by window, as (key, count).
+/// What a query may use that could read everything.
+#[derive(Clone, Copy)]
+pub(super) struct Means<'a> {
+    /// How many bytes it may hold at once, roughly.
+    pub(super) bytes: usize,
+    pub(super) cancellation: &'a Cancellation,
+}
+
+/// Visits the rows between two row keys as (key, count), in order, until the visitor breaks.
 pub(super) fn scan_counts(
     snapshot: &dyn StoreSnapshot,
-    from: Timestamp,
-    to: Timestamp,
-    visit: &mut dyn FnMut(&[u8], i64),
+    from: &[u8],
+    to: &[u8],
+    cancellation: &Cancellation,
+    visit: &mut dyn FnMut(&[u8], i64) -> ControlFlow<()>,
 ) -> Result<(), StoreError> {
-    let mut unreadable = None;
-    snapshot.scan(Space::Rows, &row::first_key(from), &row::first_key(to), &mut |row_key, value| {
+    let mut failed = None;
+    snapshot.scan(Space::Rows, from, to, &mut |row_key, value| {
+        if cancellation.is_cancelled() {
+            failed = Some(StoreError::new(StoreErrorKind::Retry, "the query was cancelled"));
+            return ControlFlow::Break(());
+        }
         let (Some((_, key)), Some(count)) = (row::split_key(row_key), row::decode_count(value)) else {
-            unreadable = Some(row::unreadable(from, row_key));
+            let start = row::split_key(row_key).map_or(Timestamp(0), |(start, _)| start);
+            failed = Some(row::unreadable(start, row_key));
             return ControlFlow::Break(());
         };
-        visit(key, count);
-        ControlFlow::Continue(())
+        visit(key, count)
     })?;
-    unreadable.map_or(Ok(()), Err)
+    failed.map_or(Ok(()), Err)
 }

@@ -6,12 +6,16 @@
 //! lists are read deeper. Of keys that were seen and can, the missing rows are looked up. Where that would cost as much as adding
 //! up all rows of a partition, those are added up instead, which is decided before much is read in vain.
 
+use std::ops::ControlFlow;
+
 use super::lists::{ANY_WINDOW, Bounded, Lists};
-use super::sums::scan_counts;
+use super::sums::{Means, scan_counts};
 use super::{KeyCount, Period};
+use crate::record::Timestamp;
 use crate::store::best::Best;
 use crate::store::ranking::{PIECES, listed_through};
-use crate::store::{StoreError, StoreSnapshot};
+use crate::store::window_store::scan_totals;
+use crate::store::{StoreError, StoreSnapshot, row};
 use crate::task::table::Table;
 
 /// What is reckoned with when it is decided how to go on.
@@ -41,24 +45,34 @@ pub(super) struct Failed {
 }
 
 /// The `limit` largest counts over all partitions: largest first, equal ones by key ascending. A key lies in one partition only.
-pub(super) fn best(snapshots: &[Box<dyn StoreSnapshot + '_>], period: Period, limit: usize) -> Result<Vec<KeyCount>, Failed> {
-    best_at(snapshots, period, limit, COSTS)
+pub(super) fn best(
+    snapshots: &[Box<dyn StoreSnapshot + '_>],
+    period: Period,
+    limit: usize,
+    means: Means<'_>,
+) -> Result<Vec<KeyCount>, Failed> {
+    best_at(snapshots, period, limit, means, COSTS)
 }
 
 fn best_at(
     snapshots: &[Box<dyn StoreSnapshot + '_>],
     period: Period,
     limit: usize,
+    means: Means<'_>,
     costs: Costs,
 ) -> Result<Vec<KeyCount>, Failed> {
     let mut best = Best::new(limit);
     if limit > 0 {
-        let mut partitions = read(snapshots, period, limit)?;
+        // The lists of all partitions are held at once, and without them a query takes very long; the sums of one, and with less room for
+        // them it takes twice as long.
+        let for_sums = Means { bytes: means.bytes / 4, ..means };
+        let for_lists = Means { bytes: (means.bytes - for_sums.bytes) / snapshots.len().max(1), ..means };
+        let mut partitions = read(snapshots, period, limit, for_lists)?;
         let threshold = deepen(&mut partitions, limit, costs)?;
         // Those that are quick go first: the better what was found, the fewer keys of the others are worth keeping.
         partitions.sort_by_key(|partition| partition.is_hopeless);
         for partition in &partitions {
-            partition.offer_all(threshold, period, &mut best).map_err(|error| partition.failed(error))?;
+            partition.offer_all(threshold, period, for_sums, &mut best).map_err(|error| partition.failed(error))?;
         }
     }
     Ok(best.into_sorted().map(|(key, count)| KeyCount { key: key.into_vec(), count }).collect())
@@ -83,13 +97,20 @@ enum Next {
     AddUp,
 }
 
-fn read<'a>(snapshots: &'a [Box<dyn StoreSnapshot + 'a>], period: Period, limit: usize) -> Result<Vec<Part<'a>>, Failed> {
+fn read<'a>(
+    snapshots: &'a [Box<dyn StoreSnapshot + 'a>],
+    period: Period,
+    limit: usize,
+    means: Means<'a>,
+) -> Result<Vec<Part<'a>>, Failed> {
     // Where the best spread evenly, each partition has its share of them; twice that lets the threshold come out high.
     let share = 2 * limit.div_ceil(snapshots.len().max(1));
     let piece = (0..PIECES).find(|piece| listed_through(*piece, LONGEST) >= share).unwrap_or(PIECES - 1);
     let part = |(number, snapshot): (usize, &'a (dyn StoreSnapshot + 'a))| {
-        let lists = Lists::read(snapshot, period, piece).map_err(|error| Failed { number, error })?;
-        Ok(Part { number, snapshot, is_hopeless: lists.are_few(), lists })
+        let lists = Lists::read(snapshot, period, piece, means).map_err(|error| Failed { number, error })?;
+        let mut part = Part { number, snapshot, is_hopeless: lists.are_few(), lists };
+        part.give_up_where_too_many();
+        Ok(part)
     };
     snapshots.iter().map(|snapshot| &**snapshot).enumerate().map(part).collect()
 }
@@ -129,11 +150,25 @@ impl Part<'_> {
         match self.next(threshold, costs) {
             Next::Answer => Ok(false),
             Next::AddUp => {
-                self.is_hopeless = true;
-                self.lists.forget();
+                self.give_up();
                 Ok(false)
             }
-            Next::Deeper(piece) => self.lists.read_to(piece).map(|()| true),
+            Next::Deeper(piece) => {
+                self.lists.read_to(piece)?;
+                self.give_up_where_too_many();
+                Ok(true)
+            }
+        }
+    }
+
+    fn give_up(&mut self) {
+        self.is_hopeless = true;
+        self.lists.forget();
+    }
+
+    fn give_up_where_too_many(&mut self) {
+        if self.lists.are_too_many() {
+            self.give_up();
         }
     }
 
@@ -173,9 +208,9 @@ impl Part<'_> {
         self.lists.bounded().filter(move |key| threshold.is_none_or(|threshold| key.most >= threshold))
     }
 
-    fn offer_all(&self, threshold: Option<i64>, period: Period, best: &mut Best) -> Result<(), StoreError> {
+    fn offer_all(&self, threshold: Option<i64>, period: Period, means: Means<'_>, best: &mut Best) -> Result<(), StoreError> {
         if self.is_hopeless {
-            return offer_sums(self.snapshot, period, best);
+            return offer_sums(self.snapshot, period, means, best);
         }
         let (known, unknown): (Vec<_>, Vec<_>) = self.candidates(threshold).partition(|key| key.least == key.most);
         known.iter().for_each(|key| best.offer(key.least, key.key));
@@ -183,14 +218,50 @@ impl Part<'_> {
     }
 }
 
-/// Offers the counts of every key, added up row by row.
-fn offer_sums(snapshot: &dyn StoreSnapshot, period: Period, best: &mut Best) -> Result<(), StoreError> {
-    let mut sums = Table::new();
-    scan_counts(snapshot, period.from, period.to, &mut |key, count| sums.entry(ANY_WINDOW, key, || 0).0.acc += count)?;
-    for entry in sums.entries() {
-        best.offer(entry.acc, sums.key(entry));
+/// Offers the counts of every key, added up row by row. Where there are more keys than may be held, one range of keys after the other.
+fn offer_sums(snapshot: &dyn StoreSnapshot, period: Period, means: Means<'_>, best: &mut Best) -> Result<(), StoreError> {
+    let mut starts = Vec::new();
+    scan_totals(snapshot, period.from, period.to, &mut |start, _| starts.push(start))?;
+    let mut from = Vec::new();
+    loop {
+        let (mut sums, mut to) = (Table::new(), None::<Vec<u8>>);
+        for start in &starts {
+            let first = row::key(*start, &from);
+            let end = match &to {
+                Some(to) => row::key(*start, to),
+                None => row::first_key(Timestamp(start.0.saturating_add(1))).to_vec(),
+            };
+            scan_counts(snapshot, &first, &end, means.cancellation, &mut |key, count| {
+                if to.as_ref().is_some_and(|to| key >= to) {
+                    return ControlFlow::Break(());
+                }
+                sums.entry(ANY_WINDOW, key, || 0).0.acc += count;
+                if sums.bytes() > means.bytes && sums.entries().len() > 1 {
+                    to = Some(keep_first_half(&mut sums));
+                }
+                ControlFlow::Continue(())
+            })?;
+        }
+        for entry in sums.entries() {
+            best.offer(entry.acc, sums.key(entry));
+        }
+        match to {
+            Some(to) => from = to,
+            None => return Ok(()),
+        }
     }
-    Ok(())
+}
+
+/// Forgets the larger half of the keys, and gives the first of them.
+fn keep_first_half(sums: &mut Table<i64>) -> Vec<u8> {
+    sums.sort();
+    let (mut kept, half) = (Table::new(), sums.entries().len() / 2);
+    for entry in &sums.entries()[..half] {
+        kept.entry(ANY_WINDOW, sums.key(entry), || entry.acc);
+    }
+    let first = sums.key(&sums.entries()[half]).to_vec();
+    *sums = kept;
+    first
 }
 
 #[cfg(test)]
@@ -202,6 +273,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+    use crate::query::Cancellation;
     use crate::record::{Offset, Timestamp};
     use crate::store::memory::MemoryStore;
     use crate::store::window_store::{WindowChange, WindowStore};
@@ -249,9 +321,10 @@ mod tests {
         sorted
     }
 
-    fn found(stores: &[MemoryStore], period: Period, limit: usize, costs: Costs) -> Vec<(String, i64)> {
+    fn found(stores: &[MemoryStore], period: Period, limit: usize, bytes: usize, costs: Costs) -> Vec<(String, i64)> {
         let snapshots: Vec<_> = stores.iter().map(|store| store.snapshot()).collect();
-        let best = best_at(&snapshots, period, limit, costs).unwrap();
+        let means = Means { bytes, cancellation: &Cancellation::default() };
+        let best = best_at(&snapshots, period, limit, means, costs).unwrap();
         best.into_iter().map(|KeyCount { key, count }| (String::from_utf8(key).unwrap(), count)).collect()
     }
 
@@ -271,13 +344,14 @@ mod tests {
         #[test]
         fn the_best_are_those_of_full_sums(
             windows in windows(), partitions in 1usize..4, limit in 0usize..25, (from, length) in (0i64..6, 0i64..14),
+            bytes in prop_oneof![Just(0usize), 200usize..2_000, Just(1 << 20)],
         ) {
             let partition_of = |key: &str| key.bytes().map(usize::from).sum::<usize>() % partitions;
             let stores: Vec<_> = (0..partitions).map(|number| store_of(&windows, |key| partition_of(key) == number)).collect();
             let period = Period { from: Timestamp(from), to: Timestamp(from + length) };
             for period in [period, EVER] {
                 for costs in [FREE, COSTS, DEAR, Costs { lookup: 1, try_one_in: 1, reach: 2 }] {
-                    prop_assert_eq!(found(&stores, period, limit, costs), naive(&windows, period, limit), "{:?}", costs);
+                    prop_assert_eq!(found(&stores, period, limit, bytes, costs), naive(&windows, period, limit), "{:?}", costs);
                 }
             }
         }
@@ -316,7 +390,8 @@ mod tests {
         let store = store_of(&windows, |_| true);
         let (scanned, looked_up) = (Cell::new(0), Cell::new(0));
         let watched = Watched { snapshot: store.snapshot(), scanned: &scanned, looked_up: &looked_up };
-        let best = best(&[Box::new(watched)], EVER, limit).unwrap();
+        let means = Means { bytes: 1 << 30, cancellation: &Cancellation::default() };
+        let best = best(&[Box::new(watched)], EVER, limit, means).unwrap();
         let best: Vec<_> = best.into_iter().map(|ad| (String::from_utf8(ad.key).unwrap(), ad.count)).collect();
         assert_eq!(best, naive(&windows, EVER, limit));
         (scanned.get(), looked_up.get())
@@ -334,5 +409,37 @@ mod tests {
     #[test]
     fn where_lists_cannot_decide_all_rows_are_read() {
         assert_eq!(rows_read(10, |window, rank| 1 + (rank * 7 + window * 13) % 5), (20 * 2_000 + 2, 0));
+    }
+
+    /// 2,000 keys, alike: nothing is decided by lists.
+    fn alike() -> MemoryStore {
+        let window =
+            |window: i64| ((0..2_000i64).map(|rank| (format!("{rank:04}"), 1 + (rank * 7 + window * 13) % 5)).collect(), None);
+        store_of(&(0..3).map(window).collect::<Vec<_>>(), |_| true)
+    }
+
+    #[test]
+    fn more_keys_than_may_be_held_are_added_up_range_by_range() {
+        let store = alike();
+        let scanned = Cell::new(0);
+        let watched = Watched { snapshot: store.snapshot(), scanned: &scanned, looked_up: &Cell::new(0) };
+        let means = Means { bytes: 128 << 10, cancellation: &Cancellation::default() };
+        let best = best(&[Box::new(watched)], EVER, 10, means).unwrap();
+        assert_eq!(best.len(), 10);
+        assert_eq!(best[..2], [("0004", 11), ("0009", 11)].map(|(key, count)| KeyCount { key: key.into(), count }));
+        // 2,000 keys take 120 kB, and there are 32 KiB for them.
+        assert!((6_000..2 * 6_000).contains(&scanned.get()), "{}", scanned.get());
+    }
+
+    #[test]
+    fn a_query_that_is_cancelled_reads_no_further() {
+        let store = alike();
+        let scanned = Cell::new(0);
+        let watched = Watched { snapshot: store.snapshot(), scanned: &scanned, looked_up: &Cell::new(0) };
+        let cancellation = Cancellation::default();
+        cancellation.cancel();
+        let failed = best(&[Box::new(watched)], EVER, 10, Means { bytes: 1 << 20, cancellation: &cancellation }).unwrap_err();
+        assert!(failed.error.to_string().contains("cancelled"), "{failed:?}");
+        assert_eq!(scanned.get(), 1);
     }
 }

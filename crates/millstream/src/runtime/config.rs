@@ -15,6 +15,8 @@ pub struct StreamsConfig {
     pub commit_interval_backlog: Duration,
     /// How much memory a thread's uncommitted work may take, roughly, before it commits early.
     pub uncommitted_bytes: usize,
+    /// How much memory a query may take that ranks keys, roughly. With less it reads more often.
+    pub query_bytes: usize,
     /// How many rows of final windows a task sends on with one commit, where they are sent on at all.
     pub final_rows_per_commit: usize,
     /// How many rows of each final window are ranked, for the keys with the largest counts to be found quickly; 0 ranks none.
@@ -36,6 +38,7 @@ impl StreamsConfig {
             commit_interval: Duration::from_millis(100),
             commit_interval_backlog: Duration::from_secs(1),
             uncommitted_bytes: 64 << 20,
+            query_bytes: 64 << 20,
             final_rows_per_commit: 20_000,
             ranked_rows: 1_024,
             purge_interval: Duration::from_secs(30),

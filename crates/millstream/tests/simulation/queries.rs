@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use millstream::broker::local::MemoryBroker;
 use millstream::partitioner::partition_for_key;
-use millstream::query::{CountQueries, Counts, KeyCount, Period, QueryError, ReadOptions, WindowCount};
+use millstream::query::{Cancellation, CountQueries, Counts, KeyCount, Period, QueryError, ReadOptions, WindowCount};
 use millstream::record::{Partition, Timestamp};
 
 use crate::audit::{Audit, text};
@@ -32,7 +32,7 @@ pub(crate) fn ask(counts: &Counts<MemoryBroker>, ad: &str, scenario: &Scenario, 
 /// Asks an instance while things go on for the top ads of a period. They must be those that the counts of all ads add up to, for a
 /// store does not change between two questions here.
 pub(crate) fn ask_top(counts: &Counts<MemoryBroker>, period: Period, limit: usize, audit: &Audit) {
-    let Some(top) = readable(counts.top(period, limit, PARTIAL)) else { return };
+    let Some(top) = readable(counts.top(period, limit, PARTIAL, &Cancellation::default())) else { return };
     let ads: BTreeSet<_> = audit.counts.values().flat_map(|counts| counts.keys().map(|(_, ad)| ad.clone())).collect();
     let mut sums = Vec::new();
     for ad in ads {
@@ -70,7 +70,7 @@ pub(crate) fn check_all(counts: &Counts<MemoryBroker>, scenario: &Scenario, audi
     }
     let sums: Vec<_> = by_ad.into_iter().collect();
     for limit in [1, 3, sums.len() + 1] {
-        let top = counts.top(everything, limit, exact).unwrap().value;
+        let top = counts.top(everything, limit, exact, &Cancellation::default()).unwrap().value;
         assert_eq!(ranked(top), best(sums.clone(), limit), "the top {limit}");
     }
     let totals = counts.totals(everything, exact).unwrap().value;

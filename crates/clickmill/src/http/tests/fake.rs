@@ -3,7 +3,9 @@
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Mutex;
 
-use millstream::query::{Answer, Completeness, CountQueries, KeyCount, Period, QueryError, ReadOptions, WindowCount};
+use millstream::query::{
+    Answer, Cancellation, Completeness, CountQueries, KeyCount, Period, QueryError, ReadOptions, WindowCount,
+};
 use millstream::record::{Partition, Timestamp};
 use millstream::store::{StoreError, StoreErrorKind};
 use millstream::time::TimeWindows;
@@ -112,7 +114,13 @@ impl CountQueries for FakeMill {
         self.answer(self.windows_of(period, |ad| ad.as_bytes() == key), read)
     }
 
-    fn top(&self, period: Period, limit: usize, read: ReadOptions) -> Result<Answer<Vec<KeyCount>>, QueryError> {
+    fn top(
+        &self,
+        period: Period,
+        limit: usize,
+        read: ReadOptions,
+        _: &Cancellation,
+    ) -> Result<Answer<Vec<KeyCount>>, QueryError> {
         let mut ads = BTreeMap::<String, i64>::new();
         for ((start, ad), count) in &self.state.lock().unwrap().counts {
             if (period.from.0..period.to.0).contains(start) {
