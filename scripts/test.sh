@@ -14,6 +14,9 @@ cargo fmt --all --check
 step "dependencies between crates"
 scripts/check-dependencies.sh
 
+step "licences of dependencies"
+scripts/check-licences.sh
+
 step "lints"
 cargo clippy --locked --workspace --all-targets -- -D warnings
 
