@@ -222,22 +222,24 @@ impl Part<'_> {
 fn offer_sums(snapshot: &dyn StoreSnapshot, period: Period, means: Means<'_>, best: &mut Best) -> Result<(), StoreError> {
     let mut starts = Vec::new();
     scan_totals(snapshot, period.from, period.to, &mut |start, _| starts.push(start))?;
-    let mut from = Vec::new();
+    // The range that is added up ends where the last of these is, and the next one at the one before: the first end that is found
+    // halves all keys, the second the first half, and so on.
+    let (mut from, mut ends) = (Vec::new(), Vec::<Vec<u8>>::new());
     loop {
-        let (mut sums, mut to) = (Table::new(), None::<Vec<u8>>);
+        let mut sums = Table::new();
         for start in &starts {
             let first = row::key(*start, &from);
-            let end = match &to {
-                Some(to) => row::key(*start, to),
+            let end = match ends.last() {
+                Some(end) => row::key(*start, end),
                 None => row::first_key(Timestamp(start.0.saturating_add(1))).to_vec(),
             };
             scan_counts(snapshot, &first, &end, means.cancellation, &mut |key, count| {
-                if to.as_ref().is_some_and(|to| key >= to) {
+                if ends.last().is_some_and(|end| key >= end) {
                     return ControlFlow::Break(());
                 }
                 sums.entry(ANY_WINDOW, key, || 0).0.acc += count;
                 if sums.bytes() > means.bytes && sums.entries().len() > 1 {
-                    to = Some(keep_first_half(&mut sums));
+                    ends.push(keep_first_half(&mut sums));
                 }
                 ControlFlow::Continue(())
             })?;
@@ -245,8 +247,8 @@ fn offer_sums(snapshot: &dyn StoreSnapshot, period: Period, means: Means<'_>, be
         for entry in sums.entries() {
             best.offer(entry.acc, sums.key(entry));
         }
-        match to {
-            Some(to) => from = to,
+        match ends.pop() {
+            Some(end) => from = end,
             None => return Ok(()),
         }
     }
