@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use super::StreamsConfig;
+use super::doubt::check_commit_lasts;
 use super::join::Joining;
 use super::plan::{Kept, Kind, Plan};
 use super::registry::StoreEntry;
@@ -109,8 +110,12 @@ impl<B: Broker> StreamThread<B> {
         let Some(plan) = self.plan.clone() else { return Ok(()) };
         let Some((_, subtopology)) = plan.task(input) else { return Ok(()) };
         let group = &self.config.application_id;
+        // Before the broker is asked: another thread may commit in between.
+        let ours = self.registry.committed(input);
         let committed = self.broker.committed(group, std::slice::from_ref(input))?.pop().flatten();
-        self.check_commit_lasts(input, committed.as_ref())?;
+        if let Some(ours) = ours {
+            check_commit_lasts(input, ours, committed.as_ref())?;
+        }
         let log = self.broker.log_range(input, Isolation::ReadCommitted)?;
         if let Some(committed) = committed.as_ref().filter(|committed| committed.offset < log.start) {
             return Err(gap(input, committed.offset, log.start).into());
