@@ -35,11 +35,15 @@ fn topology() -> Topology {
 
 /// A thread of an instance that makes itself known there.
 fn thread<B: Broker>(broker: B, clock: &Arc<ManualClock>, registry: &Registry) -> StreamThread<B> {
+    thread_with(MemoryStores::new(), broker, clock, registry)
+}
+
+fn thread_with<B: Broker>(stores: MemoryStores, broker: B, clock: &Arc<ManualClock>, registry: &Registry) -> StreamThread<B> {
     let parts = Parts {
         broker: Arc::new(broker),
         topology: topology(),
         config: StreamsConfig { commit_interval: Duration::ZERO, ..StreamsConfig::new("app") },
-        provider: Arc::new(MemoryStores::new()),
+        provider: Arc::new(stores),
         clock: clock.clone(),
         registry: registry.clone(),
         observer: Arc::new(()),
@@ -183,6 +187,31 @@ fn an_instance_that_starts_a_task_again_sees_that_its_commit_was_lost() {
     let refused = go(&mut thread(broker.clone(), &clock, &registry)).expect_err("it would count twice");
     for part in ["words-", "is 10, though 20 was committed from here", "clickmill reset"] {
         assert!(refused.contains(part), "{refused}");
+    }
+    assert_eq!(counts(&broker), each(10 * i64::from(PARTITIONS)), "nothing is counted twice");
+}
+
+#[test]
+fn an_instance_that_starts_anew_sees_by_its_stores_that_a_commit_was_lost() {
+    const SHUFFLED: &str = "app-counts-repartition";
+    let (broker, clock) = broker();
+    let stores = MemoryStores::new();
+    write_words(&broker);
+    let mut first = thread_with(stores.clone(), broker.clone(), &clock, &Registry::new());
+    go(&mut first).expect("it counts");
+    let partitions: Vec<_> = (0..PARTITIONS).map(|number| TopicPartition::new(SHUFFLED, Partition(number))).collect();
+    let before: Positions = {
+        let committed = broker.committed("app", &partitions).expect("told");
+        partitions.into_iter().zip(committed).map(|(of, committed)| (of, committed.expect("committed"))).collect()
+    };
+    write_words(&broker);
+    go(&mut first).expect("it counts");
+    first.close().expect("it leaves");
+    commit(&broker, &[SHUFFLED.into()], |_| before.clone());
+    for _ in 0..2 {
+        let mut next = thread_with(stores.clone(), broker.clone(), &clock, &Registry::new());
+        let refused = go(&mut next).expect_err("it would count twice, however often it is started");
+        assert!(refused.contains(SHUFFLED) && refused.contains("was committed from here"), "{refused}");
     }
     assert_eq!(counts(&broker), each(10 * i64::from(PARTITIONS)), "nothing is counted twice");
 }

@@ -184,6 +184,9 @@ impl<B: Broker> StreamThread<B> {
             grouping: kept.spec.grouping.clone(),
             now: self.clock.now(),
         })?;
+        if let Some(ours) = restoration.committed_input() {
+            check_commit_lasts(input, ours, committed.as_ref())?;
+        }
         self.set_phase(input, Phase::Restoring(Box::new(restoration), committed));
         self.publish_restoring(input);
         Ok(())

@@ -66,6 +66,11 @@ impl<B: Broker> Restoration<B> {
         self.store.state_store()
     }
 
+    /// The position of the task's input that was committed last with what the store holds, as far as the store knows.
+    pub(crate) fn committed_input(&self) -> Option<Offset> {
+        self.store.input()
+    }
+
     pub(crate) fn is_complete(&self) -> bool {
         self.progress.position >= self.progress.end
     }
@@ -146,7 +151,7 @@ impl<B: Broker> Restoration<B> {
             change.weight += after - before;
             change.first_offset = Some(change.first_offset.map_or(record.offset, |first| first.min(record.offset)));
         }
-        self.store.apply(&mut batch, &changes, position)?;
+        self.store.apply(&mut batch, &changes, position, None)?;
         Ok(())
     }
 

@@ -1,6 +1,6 @@
 //! A window store: rows by (window, key), the totals of each window, and the changelog position that all of it stands for.
 //!
-//! Meta keys: `i` the identity (JSON) · `p` the position (`i64`) · `w ‖ i64 window start` the window's totals
+//! Meta keys: `i` the identity (JSON) · `o` the position of the task's input committed last with it (`i64`) · `p` the position (`i64`) · `w ‖ i64 window start` the window's totals
 //! (`u8 1 ‖ varint rows ‖ zigzag weight ‖ varint first changelog offset`). Integers are big-endian unless said otherwise.
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -15,6 +15,7 @@ use crate::record::{Offset, Timestamp};
 use crate::varint;
 
 const IDENTITY: &[u8] = b"i";
+const INPUT: &[u8] = b"o";
 const POSITION: &[u8] = b"p";
 const TOTALS: u8 = b'w';
 const TOTALS_VERSION: u8 = 1;
@@ -74,6 +75,7 @@ pub(crate) struct WindowStore {
     store: Arc<dyn StateStore>,
     identity: Option<StoreIdentity>,
     position: Option<Offset>,
+    input: Option<Offset>,
     windows: BTreeMap<Timestamp, WindowTotals>,
     /// The windows without a ranking, final or not.
     unranked: BTreeSet<Timestamp>,
@@ -82,13 +84,15 @@ pub(crate) struct WindowStore {
 impl WindowStore {
     /// Reads what the store knows about itself.
     pub(crate) fn open(store: Arc<dyn StateStore>) -> Result<Self, StoreError> {
-        let (mut position, mut windows, mut unranked) = (None, BTreeMap::new(), BTreeSet::new());
-        let identity = {
+        let (mut windows, mut unranked) = (BTreeMap::new(), BTreeSet::new());
+        let (identity, position, input) = {
             let snapshot = store.snapshot();
-            if let Some(bytes) = snapshot.get(Space::Meta, POSITION)? {
-                let bytes = bytes.try_into().map_err(|_| garbled("its position cannot be read"))?;
-                position = Some(Offset(i64::from_be_bytes(bytes)));
-            }
+            let offset = |key| -> Result<Option<Offset>, StoreError> {
+                let Some(bytes) = snapshot.get(Space::Meta, key)? else { return Ok(None) };
+                let bytes = bytes.try_into().map_err(|_| garbled("a position cannot be read"))?;
+                Ok(Some(Offset(i64::from_be_bytes(bytes))))
+            };
+            let (position, input) = (offset(POSITION)?, offset(INPUT)?);
             scan_totals(&*snapshot, Timestamp(0), Timestamp(i64::MAX), &mut |start, totals| {
                 windows.insert(start, totals);
                 unranked.insert(start);
@@ -98,9 +102,9 @@ impl WindowStore {
                     unranked.remove(&start);
                 }
             })?;
-            StoreIdentity::read(&*snapshot)?
+            (StoreIdentity::read(&*snapshot)?, position, input)
         };
-        Ok(Self { store, identity, position, windows, unranked })
+        Ok(Self { store, identity, position, input, windows, unranked })
     }
 
     pub(crate) fn identity(&self) -> Option<&StoreIdentity> {
@@ -114,6 +118,11 @@ impl WindowStore {
     /// The changelog position that the store stands for; none in a new store.
     pub(crate) fn position(&self) -> Option<Offset> {
         self.position
+    }
+
+    /// The position of the task's input that was committed last with what the store holds; none before the first commit here.
+    pub(crate) fn input(&self) -> Option<Offset> {
+        self.input
     }
 
     pub(crate) fn windows(&self) -> &BTreeMap<Timestamp, WindowTotals> {
@@ -137,13 +146,15 @@ impl WindowStore {
         Ok(())
     }
 
-    /// Applies changed rows, which `batch` holds already, with what they do to the windows and the position they lead to.
+    /// Applies changed rows, which `batch` holds already, with what they do to the windows, the position they lead to, and that of the
+    /// task's input where they were committed with one here.
     /// All or nothing: after an error the store is as it was and `batch` can be given again.
     pub(crate) fn apply(
         &mut self,
         batch: &mut StoreBatch,
         changes: &BTreeMap<Timestamp, WindowChange>,
         position: Offset,
+        input: Option<Offset>,
     ) -> Result<(), StoreError> {
         let mark = batch.mark();
         let mut changed = Vec::with_capacity(changes.len());
@@ -153,6 +164,9 @@ impl WindowStore {
             changed.push((start, totals));
         }
         batch.put(Space::Meta, POSITION, &position.0.to_be_bytes());
+        if let Some(input) = input {
+            batch.put(Space::Meta, INPUT, &input.0.to_be_bytes());
+        }
         if let Err(error) = self.store.write(batch) {
             batch.truncate(mark);
             return Err(error);
@@ -161,6 +175,7 @@ impl WindowStore {
         self.unranked.extend(changed.iter().map(|(start, _)| *start));
         self.windows.extend(changed);
         self.position = Some(position);
+        self.input = input.or(self.input);
         Ok(())
     }
 
@@ -311,13 +326,13 @@ mod tests {
             batch.put(Space::Rows, &row::key(Timestamp(start), key), b"row");
         }
         let changes = BTreeMap::from([(Timestamp(0), change(1, 5, 3)), (Timestamp(10), change(2, 7, 4))]);
-        store.apply(&mut batch, &changes, Offset(9)).unwrap();
-        store.apply(&mut batch, &BTreeMap::from([(Timestamp(10), change(0, 1, 9))]), Offset(10)).unwrap();
+        store.apply(&mut batch, &changes, Offset(9), Some(Offset(77))).unwrap();
+        store.apply(&mut batch, &BTreeMap::from([(Timestamp(10), change(0, 1, 9))]), Offset(10), None).unwrap();
         assert_eq!(store.needed_from().unwrap(), Some(Offset(3)));
         assert!(store.expire(Timestamp(10)).unwrap());
 
         let reopened = WindowStore::open(memory.clone()).unwrap();
-        assert_eq!(reopened.position(), Some(Offset(10)));
+        assert_eq!((reopened.position(), reopened.input()), (Some(Offset(10)), Some(Offset(77))));
         assert_eq!(reopened.needed_from().unwrap(), Some(Offset(4)));
         let expected = WindowTotals { rows: 2, weight: 8, first_offset: Offset(4) };
         assert_eq!(reopened.windows(), &BTreeMap::from([(Timestamp(10), expected)]));

@@ -176,7 +176,7 @@ impl StreamTask for AggregateTask {
     fn committed(&mut self, delivered: &Delivered) -> (RecordCounters, Result<(), TaskError>) {
         self.is_first = false;
         self.committed = self.working.clone();
-        (RecordCounters::default(), self.state.committed(delivered, self.committed.closed_through()))
+        (RecordCounters::default(), self.state.committed(delivered, self.committed.closed_through(), self.committed.offset))
     }
 
     fn rollback(&mut self) -> Offset {

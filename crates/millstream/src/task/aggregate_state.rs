@@ -38,8 +38,8 @@ pub(crate) struct AggregateState {
     /// The store's own closed_through as last committed: windows up to it are final and their rows are all in the store.
     closed_through: Timestamp,
     staged: Staged,
-    /// A committed transaction's changes that the store has not taken yet.
-    unapplied: Option<Offset>,
+    /// A committed transaction's changes that the store has not taken yet: the positions of changelog and input that they lead to.
+    unapplied: Option<(Offset, Offset)>,
     trim: Option<Offset>,
     ranking: Ranking,
 }
@@ -134,7 +134,8 @@ impl AggregateState {
 
     /// The transaction has committed: the store takes its changes. A store that cannot is tried again by
     /// [`AggregateState::settle`]; the changelog holds the changes meanwhile.
-    pub(crate) fn committed(&mut self, delivered: &Delivered, closed_through: Timestamp) -> Result<(), TaskError> {
+    /// `input` is the position of the task's input that was committed with it.
+    pub(crate) fn committed(&mut self, delivered: &Delivered, closed_through: Timestamp, input: Offset) -> Result<(), TaskError> {
         self.committed_closing = self.closing.clone();
         self.closed_through = self.closed_through.max(closed_through);
         self.ranking.resume();
@@ -142,15 +143,15 @@ impl AggregateState {
             for change in self.staged.changes.values_mut() {
                 change.first_offset = Some(first);
             }
-            self.unapplied = Some(last.next());
+            self.unapplied = Some((last.next(), input));
         }
         self.settle()
     }
 
     /// Applies what has committed, then removes windows past their retention.
     pub(crate) fn settle(&mut self) -> Result<(), TaskError> {
-        if let Some(position) = self.unapplied {
-            self.store.apply(&mut self.staged.batch, &self.staged.changes, position)?;
+        if let Some((position, input)) = self.unapplied {
+            self.store.apply(&mut self.staged.batch, &self.staged.changes, position, Some(input))?;
             self.staged.changes.clear();
             self.unapplied = None;
         }

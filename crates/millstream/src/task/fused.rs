@@ -77,7 +77,7 @@ impl StreamTask for FusedTask {
         if let Some(staged) = self.staged.take() {
             self.committed = staged;
         }
-        (self.side.take_counters(), self.state.committed(delivered, self.committed.closed_through()))
+        (self.side.take_counters(), self.state.committed(delivered, self.committed.closed_through(), self.committed.offset))
     }
 
     fn rollback(&mut self) -> Offset {
