@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Shows that the service stays within its memory budget while what it keeps grows past ten times that size: clicks of ever new ads,
-# window after window, with queries for the top ads of each round and of a day, two at a time. Prints a line a round, and fails when the
+# window after window, with queries for the top ads of each round and of six hours, two at a time. Prints a line a round, and fails when the
 # peak is above the budget.
 # MEMORY (256MiB), TIMES (10) and LISTEN (127.0.0.1:8090) choose another budget, multiple and address; CLICKS (500000) how many come in a
 # round, of which there are 79 at most; DIR another place for the data.
@@ -43,10 +43,10 @@ while [ "$(disk_kb)" -lt "$goal_kb" ]; do
     "$clickmill" generate --url "$url" --seed "$round" --count "$clicks" --ads 1000000000 --zipf 0 \
         --start "-$((160 - 2 * round))h" --span 2h --disorder 30s >/dev/null 2>&1
     end="-$((158 - 2 * round))h"
-    "$clickmill" top --url "$url" --from "-$((182 - 2 * round))h" --to "$end" >/dev/null &
-    day=$!
+    "$clickmill" top --url "$url" --from "-$((164 - 2 * round))h" --to "$end" >/dev/null &
+    longer=$!
     "$clickmill" top --url "$url" --from "-$((160 - 2 * round))h" --to "$end" >/dev/null
-    wait "$day"
+    wait "$longer"
     echo "$((round * clicks)) clicks: $(($(disk_kb) / 1024)) MiB on disk, $(($(status_kb VmRSS) / 1024)) MiB in memory," \
         "peak $(($(status_kb VmHWM) / 1024)) MiB, budget $((budget_kb / 1024)) MiB"
 done

@@ -8,9 +8,10 @@ mod service;
 use std::collections::BTreeMap;
 use std::process::Output;
 use std::sync::OnceLock;
+use std::time::Duration;
 
 use kafka_test_server::Cluster;
-use millstream::broker::{Broker, FetchedBatch, Isolation, LogReader, TransactionalProducer};
+use millstream::broker::{Broker, CommittedOffset, Consumer, FetchedBatch, Isolation, LogReader, Polled, TransactionalProducer};
 use millstream::record::{Offset, Partition, Record, Timestamp, TopicPartition};
 use millstream::serdes::WindowedKey;
 use millstream_kafka::{KafkaBroker, KafkaConfig};
@@ -218,6 +219,39 @@ fn a_reset_counts_anew_from_where_it_is_told_to() {
     assert_eq!(total(&app.count()), 0);
     app.write_clicks(10, written_at());
     assert_eq!(total(&app.count()), 20, "it goes on from there");
+}
+
+/// A transaction that no broker ends, as the application sees one: its timeout is far away.
+#[test]
+fn positions_that_a_transaction_holds_are_reset_when_told_to() {
+    let app = App::new("held");
+    app.says(&["topics", "--create-clicks-topic", "--create"], 0);
+    app.write_clicks(10, written_at());
+    let counts = app.count();
+    let lasting =
+        KafkaConfig::new(Cluster::shared().bootstrap_servers(), [("transaction.timeout.ms".to_owned(), "600000".to_owned())])
+            .unwrap();
+    let broker = KafkaBroker::new(lasting).unwrap();
+    let mut member = broker.subscribe("held", "member", &[app.topic("clicks").into()]).unwrap();
+    let (partitions, group) = loop {
+        if let Polled::Assigned { partitions, group } = member.poll(Duration::from_millis(100)).unwrap() {
+            break (partitions, group);
+        }
+    };
+    let position = |partition| (partition, CommittedOffset { offset: Offset(7), metadata: String::new() });
+    let mut producer = broker.producer("held-lost").unwrap();
+    producer.begin().unwrap();
+    producer.send_offsets(&group, &partitions.into_iter().map(position).collect::<Vec<_>>()).unwrap();
+    member.leave().unwrap();
+
+    let (_, said) = app.says(&["reset", "--execute"], 1);
+    assert!(said.contains("group held") && said.contains("add --despite-open-transactions"), "{said}");
+    let (out, _) = app.says(&["reset", "--despite-open-transactions", "--execute"], 0);
+    assert!(out.contains("not known") && out.contains("application held is reset"), "{out}");
+    // However it ends, its positions do not come back.
+    let ended = producer.commit();
+    assert!(app.committed("clicks").iter().all(Option::is_none), "{ended:?}");
+    assert_eq!(app.count(), counts);
 }
 
 #[test]

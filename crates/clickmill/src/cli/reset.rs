@@ -7,7 +7,7 @@ use jiff::Timestamp;
 use millstream_kafka::KafkaBroker;
 
 use crate::admin::cluster;
-use crate::admin::reset::{self, Gap, Plan, Start};
+use crate::admin::reset::{self, Counted, Gap, Plan, Scope, Start};
 use crate::config::Config;
 
 use super::error::CommandError;
@@ -41,8 +41,11 @@ pub(super) struct ResetArgs {
     /// Delete the late and dead-letter topics too
     #[arg(long)]
     delete_outputs: bool,
+    /// Go on where a transaction that no broker ends holds the positions
+    #[arg(long)]
+    despite_open_transactions: bool,
     /// Only move positions that lie before the start of their log to it, and keep everything else
-    #[arg(long, conflicts_with_all = ["to_earliest", "to_latest", "to_datetime", "delete_outputs"])]
+    #[arg(long, conflicts_with_all = ["to_earliest", "to_latest", "to_datetime", "delete_outputs", "despite_open_transactions"])]
     accept_gap: bool,
     /// Do it; without this it is only shown
     #[arg(long, conflicts_with = "dry_run")]
@@ -63,7 +66,8 @@ pub(super) fn run(args: ResetArgs) -> Result<(), CommandError> {
     if args.accept_gap {
         return accept_gaps(&broker, &config, args.execute);
     }
-    let plan = reset::plan(&broker, &config, start, args.delete_outputs)?;
+    let ResetArgs { delete_outputs, despite_open_transactions, .. } = args;
+    let plan = reset::plan(&broker, &config, Scope { start, delete_outputs, despite_open_transactions })?;
     writeln!(io::stdout(), "{}", picture(&plan))?;
     if !args.execute {
         return nothing_changed();
@@ -82,7 +86,11 @@ fn nothing_changed() -> Result<(), CommandError> {
 fn picture(plan: &Plan) -> String {
     let mut table = table::table(&["partition", "counted up to", "will be counted from"]);
     for moved in &plan.moves {
-        let from = moved.from.map_or_else(|| "nothing".to_owned(), |offset| offset.to_string());
+        let from = match moved.from {
+            Counted::Nothing => "nothing".to_owned(),
+            Counted::UpTo(offset) => offset.to_string(),
+            Counted::Unknown => "not known: a transaction is open".to_owned(),
+        };
         let to = moved.to.map_or_else(|| "the first record".to_owned(), |offset| offset.to_string());
         table.add_row([moved.partition.to_string(), from, to].map(|text| table::text(&text)));
     }

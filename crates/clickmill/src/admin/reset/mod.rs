@@ -11,7 +11,7 @@ mod state;
 use millstream::record::Timestamp;
 
 pub use gaps::{Gap, accept, gaps};
-pub use plan::{Move, Plan, plan};
+pub use plan::{Counted, Move, Plan, Scope, plan};
 
 /// From where the clicks are counted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

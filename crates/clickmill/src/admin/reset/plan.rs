@@ -1,6 +1,6 @@
 //! What a reset would do, and doing it.
 
-use millstream::broker::{Broker, CommittedOffset, Isolation};
+use millstream::broker::{Broker, CommittedOffset, ErrorKind, Isolation};
 use millstream::record::{Offset, Partition, Topic, TopicPartition};
 use millstream::runtime::StreamsConfig;
 use millstream_kafka::KafkaBroker;
@@ -18,9 +18,31 @@ pub struct Move {
     /// The partition.
     pub partition: TopicPartition,
     /// The position committed now, if there is one.
-    pub from: Option<Offset>,
+    pub from: Counted,
     /// The position to be committed; none is the first record there is when the application starts.
     pub to: Option<Offset>,
+}
+
+/// A position of the group.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Counted {
+    /// Nothing is counted yet.
+    Nothing,
+    /// Up to this offset.
+    UpTo(Offset),
+    /// A transaction that is open holds it.
+    Unknown,
+}
+
+/// What a reset is to do beside the obvious.
+#[derive(Debug, Clone, Copy)]
+pub struct Scope {
+    /// Where counting begins anew.
+    pub start: Start,
+    /// Whether the late and dead-letter topics go too.
+    pub delete_outputs: bool,
+    /// Whether it goes on where an open transaction holds the positions.
+    pub despite_open_transactions: bool,
 }
 
 /// A reset, not yet done.
@@ -43,18 +65,18 @@ pub struct Plan {
 /// Looks up what a reset would do.
 ///
 /// # Errors
-/// Where the group has members, or the clicks topic does not exist.
-pub fn plan(broker: &KafkaBroker, config: &Config, start: Start, delete_outputs: bool) -> anyhow::Result<Plan> {
+/// Where the group has members, the clicks topic does not exist, or a transaction holds the group's positions.
+pub fn plan(broker: &KafkaBroker, config: &Config, scope: Scope) -> anyhow::Result<Plan> {
     let group = config.engine.application_id.clone();
     refuse_members(broker, &group)?;
     let (mut topics, mut kept) = (Vec::new(), Vec::new());
     for (name, is_output) in own_topics(config) {
         if broker.describe_topic(&name)?.is_some() {
-            if is_output && !delete_outputs { kept.push(name) } else { topics.push(name) }
+            if is_output && !scope.delete_outputs { kept.push(name) } else { topics.push(name) }
         }
     }
     let state = LocalState::of(config);
-    Ok(Plan { moves: moves(broker, config, start)?, group, topics, kept, state, keyed: config.clicks.keyed_by_ad })
+    Ok(Plan { moves: moves(broker, config, scope)?, group, topics, kept, state, keyed: config.clicks.keyed_by_ad })
 }
 
 /// The application's topics, the changelog last, and whether others read them to see what was not counted.
@@ -74,17 +96,16 @@ fn own_topics(config: &Config) -> Vec<(Topic, bool)> {
     own
 }
 
-fn moves(broker: &KafkaBroker, config: &Config, start: Start) -> anyhow::Result<Vec<Move>> {
+fn moves(broker: &KafkaBroker, config: &Config, scope: Scope) -> anyhow::Result<Vec<Move>> {
     let topic = &config.clicks.topic;
     let missing = || Misconfigured(format!("topic {topic} does not exist: set clicks.topic to the one that holds the clicks"));
     let count = broker.describe_topic(topic)?.ok_or_else(missing)?.partitions;
     let partitions: Vec<_> = (0..count).map(|p| TopicPartition::new(topic.as_str(), Partition(p))).collect();
-    // This waits for transactions that are still open and could commit a position later.
-    let committed = broker.committed(&config.engine.application_id, &partitions)?;
+    let counted = counted(broker, &config.engine.application_id, &partitions, scope.despite_open_transactions)?;
     let ends = || -> anyhow::Result<Vec<Offset>> {
         Ok(broker.log_ranges(&partitions, Isolation::ReadCommitted)?.into_iter().map(|range| range.end).collect())
     };
-    let to: Vec<Option<Offset>> = match start {
+    let to: Vec<Option<Offset>> = match scope.start {
         Start::Earliest => vec![None; partitions.len()],
         Start::Latest => ends()?.into_iter().map(Some).collect(),
         Start::Time(time) => {
@@ -92,10 +113,23 @@ fn moves(broker: &KafkaBroker, config: &Config, start: Start) -> anyhow::Result<
             found.into_iter().zip(ends()?).map(|(found, end)| Some(found.unwrap_or(end))).collect()
         }
     };
-    let each = partitions.into_iter().zip(committed).zip(to);
-    Ok(each
-        .map(|((partition, committed), to)| Move { partition, from: committed.map(|committed| committed.offset), to })
-        .collect())
+    Ok(partitions.into_iter().zip(counted).zip(to).map(|((partition, from), to)| Move { partition, from, to }).collect())
+}
+
+/// The group's positions. Waits for transactions that are still open and could commit one later; those that no broker ends could be
+/// waited for for ever.
+fn counted(broker: &KafkaBroker, group: &str, partitions: &[TopicPartition], despite: bool) -> anyhow::Result<Vec<Counted>> {
+    match broker.committed(group, partitions) {
+        Ok(all) => {
+            Ok(all.into_iter().map(|committed| committed.map_or(Counted::Nothing, |at| Counted::UpTo(at.offset))).collect())
+        }
+        Err(error) if error.kind() == ErrorKind::Retry && despite => Ok(vec![Counted::Unknown; partitions.len()]),
+        Err(error) if error.kind() == ErrorKind::Retry => Err(anyhow::Error::new(error).context(
+            "the positions cannot be told now: try again in a quarter of a minute; where a transaction holds them that no broker ends \
+             (docs/operations.md, Transactions that hang), add --despite-open-transactions",
+        )),
+        Err(error) => Err(error.into()),
+    }
 }
 
 impl Plan {
