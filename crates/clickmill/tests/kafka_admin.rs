@@ -394,3 +394,17 @@ fn a_click_larger_than_the_topic_takes_is_refused_by_itself() {
     service.stop();
     assert_eq!(total(&app.counts()), 3);
 }
+
+#[test]
+fn small_clicks_are_no_larger_together_than_the_topic_takes() {
+    let app = App::new("small-batches");
+    app.says(&["topics", "--create-clicks-topic", "--create"], 0);
+    app.broker.alter_topic_config(&app.topic("clicks"), &[("max.message.bytes", "50000".to_owned())]).unwrap();
+    let mut service = app.service();
+    service.start_and_wait();
+    let many = service.post(&click_of(1_000).repeat(300), None).unwrap();
+    assert_eq!((many.status, &many.json["accepted"]), (202, &Value::from(300)), "{}", many.json);
+    service.wait_until_counted();
+    service.stop();
+    assert_eq!(total(&app.counts()), 300);
+}

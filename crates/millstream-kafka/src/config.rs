@@ -52,8 +52,8 @@ pub(crate) enum Role<'a> {
     Reader,
     /// A producer of this transactional id.
     Transactional { id: &'a str },
-    /// The intake.
-    Idempotent,
+    /// The intake, whose batches are no larger than that.
+    Idempotent { batch_bytes: usize },
     /// Requests to the cluster.
     Admin,
 }
@@ -165,7 +165,11 @@ impl KafkaConfig {
                 client.set("group.id", group)
             }
             Role::Transactional { id } => client.set("transactional.id", id),
-            Role::Reader | Role::Idempotent | Role::Admin => &mut client,
+            Role::Idempotent { batch_bytes } => {
+                let configured = client.get("batch.size").and_then(|size| size.parse().ok());
+                client.set("batch.size", configured.unwrap_or(batch_bytes).min(batch_bytes).to_string())
+            }
+            Role::Reader | Role::Admin => &mut client,
         };
         client
     }
@@ -236,7 +240,7 @@ fn defaults(role: Role<'_>) -> &'static [(&'static str, &'static str)] {
         Role::Consumer { .. } => FETCH,
         Role::Reader => FETCH_ALONE,
         Role::Transactional { .. } => TRANSACTIONAL,
-        Role::Idempotent => IDEMPOTENT,
+        Role::Idempotent { .. } => IDEMPOTENT,
         Role::Admin => &[],
     }
 }
@@ -265,7 +269,7 @@ fn decided(role: Role<'_>) -> &'static [(&'static str, &'static str)] {
     match role {
         Role::Consumer { .. } => MEMBER,
         Role::Reader => READER,
-        Role::Transactional { .. } | Role::Idempotent => {
+        Role::Transactional { .. } | Role::Idempotent { .. } => {
             &[("enable.idempotence", "true"), ("acks", "all"), ("delivery.report.only.error", "false")]
         }
         Role::Admin => &[],
@@ -309,7 +313,7 @@ mod tests {
     fn every_role_is_known_to_librdkafka() {
         let config = config(&[]).unwrap();
         let (consumer, transactional) = (Role::Consumer { group: "app", member: "app-0-1" }, Role::Transactional { id: "app" });
-        for role in [consumer, transactional, Role::Reader, Role::Idempotent, Role::Admin] {
+        for role in [consumer, transactional, Role::Reader, Role::Idempotent { batch_bytes: 1_000 }, Role::Admin] {
             assert!(config.client(role).create_native_config().is_ok(), "{role:?}");
         }
     }

@@ -1,5 +1,6 @@
 //! Writing records outside transactions, each with an answer of its own: the intake over HTTP.
 
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use millstream::broker::{BrokerError, ErrorKind};
@@ -16,6 +17,9 @@ use crate::error::{broker_error, kind};
 use crate::ffi::Failure;
 use crate::partitions::number;
 use crate::producer::{native_headers, native_timestamp};
+
+/// How large a batch grows unless less is taken: librdkafka's default, which a topic takes by default.
+const BATCH_BYTES: usize = 1_000_000;
 
 /// What becomes of a record: its offset, once all in-sync replicas have it.
 ///
@@ -34,6 +38,7 @@ pub struct KafkaIntake {
 
 struct Shared {
     config: KafkaConfig,
+    batch_bytes: AtomicUsize,
     /// Replaced when it has failed for good.
     native: Mutex<Arc<ThreadedProducer<Answers>>>,
 }
@@ -79,15 +84,28 @@ fn delivery_error(subject: &str, failure: &Failure, reason: &Failure) -> BrokerE
     BrokerError::new(kind, broker_error("writing to", subject, reason).to_string())
 }
 
-fn create(config: &KafkaConfig) -> Result<Arc<ThreadedProducer<Answers>>, BrokerError> {
-    let native = config.client(Role::Idempotent).create_with_context(Answers::default());
+fn create(config: &KafkaConfig, batch_bytes: usize) -> Result<Arc<ThreadedProducer<Answers>>, BrokerError> {
+    let native = config.client(Role::Idempotent { batch_bytes }).create_with_context(Answers::default());
     native.map(Arc::new).map_err(|error| broker_error("creating", "the producer of the intake", &error.into()))
 }
 
 impl KafkaIntake {
     pub(crate) fn new(config: &KafkaConfig) -> Result<Self, BrokerError> {
-        let native = Mutex::new(create(config)?);
-        Ok(Self { shared: Arc::new(Shared { config: config.clone(), native }) })
+        let native = Mutex::new(create(config, BATCH_BYTES)?);
+        let batch_bytes = AtomicUsize::new(BATCH_BYTES);
+        Ok(Self { shared: Arc::new(Shared { config: config.clone(), batch_bytes, native }) })
+    }
+
+    /// Makes batches that a topic takes whose `max.message.bytes` is that: one that is too large would be refused with all its records.
+    /// To be called before anything is sent.
+    ///
+    /// # Errors
+    /// Where the properties contradict each other.
+    pub fn limit_batches(&self, bytes: usize) -> Result<(), BrokerError> {
+        let bytes = bytes.min(BATCH_BYTES);
+        self.shared.batch_bytes.store(bytes, Ordering::Relaxed);
+        *lock(&self.shared.native) = create(&self.shared.config, bytes)?;
+        Ok(())
     }
 
     /// The producer, another one where it has failed for good: what waited in that one is answered for as failed.
@@ -95,7 +113,7 @@ impl KafkaIntake {
         let mut native = lock(&self.shared.native);
         if let Some((code, reason)) = native.client().fatal_error() {
             tracing::warn!(?code, reason, "the producer of the intake has failed for good: another one takes its place");
-            *native = create(&self.shared.config)?;
+            *native = create(&self.shared.config, self.shared.batch_bytes.load(Ordering::Relaxed))?;
         }
         Ok(native.clone())
     }

@@ -67,6 +67,9 @@ impl ClickLog for KafkaLog {
         for warning in survey.warnings() {
             tracing::warn!("{warning}; clickmill topics says more, and clickmill topics --fix sets right what it can");
         }
+        if let Some(bytes) = survey.max_clicks_batch_bytes() {
+            self.intake.limit_batches(bytes)?;
+        }
         Ok(ClicksTopic { partitions, max_record_bytes: max_record_bytes(config, &survey) })
     }
 

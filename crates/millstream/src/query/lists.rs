@@ -107,12 +107,12 @@ impl<'a> Lists<'a> {
     }
 
     fn read_unranked(&mut self, runs: &[(Timestamp, Timestamp)]) -> Result<(), StoreError> {
-        let (seen, Means { bytes, cancellation }) = (&mut self.seen, self.means);
+        let (seen, means) = (&mut self.seen, self.means);
         runs.iter().try_for_each(|&(first, last)| {
             let (from, to) = (row::first_key(first), row::first_key(Timestamp(last.0.saturating_add(1))));
-            scan_counts(self.snapshot, &from, &to, cancellation, &mut |key, count| {
+            scan_counts(self.snapshot, &from, &to, means, &mut |key, count| {
                 seen.entry(ANY_WINDOW, key, Seen::default).0.acc.unranked += count;
-                if seen.bytes() > bytes { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+                if seen.bytes() > means.bytes { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
             })
         })
     }
@@ -143,6 +143,7 @@ impl<'a> Lists<'a> {
         let (Some(first), Some(last)) = (self.ranked.first(), self.ranked.last()) else { return Ok(()) };
         let (from, to) = (first.start, Timestamp(last.start.0.saturating_add(1)));
         for piece in 0..=self.piece {
+            self.means.check()?;
             let mut number = 0;
             ranking::scan_piece(self.snapshot, piece, from, to, &mut |start, key, count| {
                 while self.ranked[number].start < start {
@@ -216,6 +217,7 @@ impl<'a> Lists<'a> {
                 }
             }
             if row_keys.len() >= ROWS_AT_ONCE || number + 1 == self.ranked.len() {
+                self.means.check()?;
                 self.add_rows(&row_keys, &of, &mut counts)?;
                 of.clear();
                 row_keys.clear();

@@ -14,18 +14,28 @@ pub(super) struct Means<'a> {
     pub(super) cancellation: &'a Cancellation,
 }
 
+impl Means<'_> {
+    /// An error once the query is cancelled.
+    pub(super) fn check(&self) -> Result<(), StoreError> {
+        match self.cancellation.is_cancelled() {
+            true => Err(StoreError::new(StoreErrorKind::Retry, "the query was cancelled")),
+            false => Ok(()),
+        }
+    }
+}
+
 /// Visits the rows between two row keys as (key, count), in order, until the visitor breaks.
 pub(super) fn scan_counts(
     snapshot: &dyn StoreSnapshot,
     from: &[u8],
     to: &[u8],
-    cancellation: &Cancellation,
+    means: Means<'_>,
     visit: &mut dyn FnMut(&[u8], i64) -> ControlFlow<()>,
 ) -> Result<(), StoreError> {
     let mut failed = None;
     snapshot.scan(Space::Rows, from, to, &mut |row_key, value| {
-        if cancellation.is_cancelled() {
-            failed = Some(StoreError::new(StoreErrorKind::Retry, "the query was cancelled"));
+        if let Err(cancelled) = means.check() {
+            failed = Some(cancelled);
             return ControlFlow::Break(());
         }
         let (Some((_, key)), Some(count)) = (row::split_key(row_key), row::decode_count(value)) else {

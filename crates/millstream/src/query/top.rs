@@ -64,7 +64,7 @@ fn best_at(
     let mut best = Best::new(limit);
     if limit > 0 {
         // The lists of all partitions are held at once, and without them a query takes very long; the sums of one, and with less room for
-        // them it takes twice as long.
+        // them it takes a few times as long.
         let for_sums = Means { bytes: means.bytes / 4, ..means };
         let for_lists = Means { bytes: (means.bytes - for_sums.bytes) / snapshots.len().max(1), ..means };
         let mut partitions = read(snapshots, period, limit, for_lists)?;
@@ -233,7 +233,7 @@ fn offer_sums(snapshot: &dyn StoreSnapshot, period: Period, means: Means<'_>, be
                 Some(end) => row::key(*start, end),
                 None => row::first_key(Timestamp(start.0.saturating_add(1))).to_vec(),
             };
-            scan_counts(snapshot, &first, &end, means.cancellation, &mut |key, count| {
+            scan_counts(snapshot, &first, &end, means, &mut |key, count| {
                 if ends.last().is_some_and(|end| key >= end) {
                     return ControlFlow::Break(());
                 }
