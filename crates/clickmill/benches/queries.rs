@@ -16,7 +16,7 @@ use millstream::broker::local::{MemoryLog, Unit};
 use millstream::partitioner::partition_for_key;
 use millstream::query::{Cancellation, CountQueries, Period, ReadOptions};
 use millstream::record::{Offset, Partition, Record, Timestamp, TopicPartition};
-use millstream::serdes::{Bytes, Deserializer, Rejection, Serializer};
+use millstream::serdes::{Bytes, Long};
 use millstream::time::TimeWindows;
 use millstream::topology::{Materialized, StreamsBuilder, Topology};
 use processor_time::Measured;
@@ -38,38 +38,14 @@ const MOST_RUNS: usize = 1_000;
 const LONG_ENOUGH: Duration = Duration::from_secs(2);
 const HOUR_MS: i64 = 3_600_000;
 
-/// Counts in the form in which rows hold them: a zigzag varint. So the stores can be filled with counts instead of single clicks.
-#[derive(Clone, Copy)]
-struct CompactCount;
-
-impl Serializer<i64> for CompactCount {
-    fn serialize(&self, value: &i64, into: &mut Vec<u8>) -> bool {
-        let mut rest = ((value << 1) ^ (value >> 63)) as u64;
-        while rest >= 0x80 {
-            into.push(rest as u8 | 0x80);
-            rest >>= 7;
-        }
-        into.push(rest as u8);
-        true
-    }
-}
-
-impl Deserializer for CompactCount {
-    type Output<'r> = i64;
-
-    fn deserialize(&self, bytes: Option<&[u8]>) -> Result<i64, Rejection> {
-        let bytes = bytes.ok_or(Rejection::new("null"))?;
-        let zigzag = bytes.iter().rev().fold(0u64, |value, byte| value << 7 | u64::from(byte & 0x7f));
-        Ok((zigzag >> 1) as i64 ^ -((zigzag & 1) as i64))
-    }
-}
-
+/// Each record stands for as many clicks on its ad as its value says.
 fn topology(config: &Config) -> Topology {
     let windows = TimeWindows::of_size_and_grace(Duration::from_millis(WINDOW_MS as u64), Duration::ZERO);
-    let materialized = Materialized::as_(STORE).with_retention(Duration::from_secs(7 * 86_400)).with_value_serde(CompactCount);
-    let builder = StreamsBuilder::with_serdes(Bytes, CompactCount);
-    let counts = builder.stream(config.clicks.topic.as_str()).group_by_key().windowed_by(windows);
-    counts.aggregate(|| 0i64, |sum: &mut i64, count: &i64| *sum += count, |sum, other| *sum += other, materialized);
+    let builder = StreamsBuilder::with_serdes(Bytes, Long);
+    let records = builder.stream(config.clicks.topic.as_str());
+    let clicks = records.flat_map(|ad, clicks| std::iter::repeat_n((ad.map(<[u8]>::to_vec), ()), clicks as usize));
+    let by_ad = clicks.group_by_key().already_partitioned().windowed_by(windows);
+    by_ad.count(Materialized::as_(STORE).with_retention(Duration::from_secs(7 * 86_400)));
     builder.build().expect("the topology can be built")
 }
 
@@ -113,8 +89,7 @@ impl Day {
             if (window + 1) * WINDOW_MS > WINDOWS * WINDOW_MS - HOUR_MS {
                 self.sums[1][rank] += count;
             }
-            let (key, mut value) = (ad(rank), Vec::new());
-            CompactCount.serialize(&count, &mut value);
+            let (key, value) = (ad(rank), count.to_be_bytes());
             let to = TopicPartition::new(config.clicks.topic.as_str(), partition_for_key(key.as_bytes(), PARTITIONS));
             let time = Timestamp(START.0 + window * WINDOW_MS + rank as i64 % WINDOW_MS);
             unit.add(&to, &Record::new(Some(key.as_bytes()), Some(&value), time));

@@ -5,7 +5,7 @@
 mod service;
 
 use std::io::Write;
-use std::net::TcpStream;
+use std::net::{TcpListener, TcpStream};
 use std::time::{Duration, Instant};
 
 use service::{Service, pause};
@@ -28,6 +28,40 @@ fn a_second_signal_ends_it_at_once() {
     assert_eq!(service.wait_for_end().code(), Some(1), "{}", service.log());
     assert!(began.elapsed() < Duration::from_secs(8), "{}", service.log());
     assert!(service.log().ends_with("clickmill: SIGINT while stopping: ended at once\n"), "{}", service.log());
+}
+
+/// Opening asks brokers that take the connection and never answer, for minutes unless it is told to stop.
+#[test]
+fn a_signal_ends_it_while_it_opens() {
+    for signal in ["TERM", "INT"] {
+        let silent = TcpListener::bind("127.0.0.1:0").unwrap();
+        let dir = tempfile::tempdir().unwrap();
+        let servers = silent.local_addr().unwrap();
+        let mut service = Service::new(dir.path(), &format!("[kafka]\nbootstrap.servers = \"{servers}\"\n"));
+        service.start();
+        let _connection = silent.accept().unwrap();
+        let began = Instant::now();
+        service.signal(signal);
+        assert_eq!(service.wait_for_end().code(), Some(0), "{}", service.log());
+        assert!(began.elapsed() < Duration::from_secs(8), "{}", service.log());
+        assert!(service.log().contains("stopped while it opened: nothing was taken in"), "{}", service.log());
+    }
+}
+
+#[test]
+fn an_opening_that_takes_long_says_what_it_waits_for() {
+    let silent = TcpListener::bind("127.0.0.1:0").unwrap();
+    let (dir, servers) = (tempfile::tempdir().unwrap(), silent.local_addr().unwrap());
+    let mut service = Service::new(dir.path(), &format!("[kafka]\nbootstrap.servers = \"{servers}\"\n"));
+    service.start();
+    let expected = format!("not ready yet: waits for the topics of Kafka at {servers}");
+    let began = Instant::now();
+    while !service.log().contains(&expected) {
+        assert!(began.elapsed() < Duration::from_secs(12), "{}", service.log());
+        pause(Duration::from_millis(50));
+    }
+    service.signal("TERM");
+    assert_eq!(service.wait_for_end().code(), Some(0), "{}", service.log());
 }
 
 #[test]

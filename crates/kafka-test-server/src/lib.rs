@@ -87,6 +87,11 @@ impl Cluster {
         node.wait_until_ready();
     }
 
+    /// Gives a node properties for its next start, over those that it has.
+    pub fn reconfigure(&self, node: usize, properties: &[(&str, &str)]) {
+        self.node(node).reconfigure(properties);
+    }
+
     /// Lets a node hang (SIGSTOP), with its connections open, until it is resumed.
     pub fn suspend(&self, node: usize) {
         self.node(node).signal("STOP");

@@ -61,6 +61,15 @@ impl Node {
         self.dir.path().join("server.log")
     }
 
+    pub(crate) fn reconfigure(&self, properties: &[(&str, &str)]) {
+        let mut file =
+            File::options().append(true).open(self.dir.path().join("server.properties")).expect("the properties can be opened");
+        // Of a property that comes twice, the last one counts.
+        for (key, value) in properties {
+            writeln!(file, "{key}={value}").expect("the properties can be written");
+        }
+    }
+
     pub(crate) fn start(&mut self) {
         assert!(self.process.is_none(), "the node runs already");
         let log = File::options().create(true).append(true).open(self.log_path()).expect("the log can be opened");

@@ -1,26 +1,28 @@
 //! The broker: what the engine asks of a cluster.
 
+mod admin_context;
 mod administration;
+mod obstacle;
 
 pub use administration::GroupMember;
+pub use obstacle::Obstacle;
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use millstream::broker::{Broker, BrokerError, CommittedOffset, ErrorKind, Isolation, LogRange, TopicDescription, TopicSettings};
 use millstream::record::{Offset, Topic, TopicPartition};
-use rdkafka::ClientContext;
-use rdkafka::config::RDKafkaLogLevel;
-use rdkafka::error::KafkaError;
 use rdkafka::error::RDKafkaErrorCode as Code;
-use rdkafka::producer::{DeliveryResult, Producer, ProducerContext, ThreadedProducer};
+use rdkafka::producer::Producer as _;
 
+use self::admin_context::AdminContext;
 use crate::config::{KafkaConfig, Role};
-use crate::consumer::KafkaConsumer;
 use crate::context::Diary;
 use crate::error::{broker_error, kind};
-use crate::ffi::{Admin, End, Failure, NewTopic};
+use crate::fetcher::KafkaFetcher;
+use crate::ffi::{self, Admin, End, Failure, Producer};
 use crate::intake::KafkaIntake;
+use crate::membership::KafkaMembership;
 use crate::positions::Positions;
 use crate::producer::KafkaProducer;
 use crate::reader::{KafkaReader, Readers};
@@ -43,29 +45,9 @@ pub struct KafkaBroker {
 
 struct Shared {
     config: KafkaConfig,
-    admin: ThreadedProducer<AdminContext>,
+    admin: Producer<AdminContext>,
     readers: Readers,
     positions: Positions,
-}
-
-/// A client for requests is one that could produce, and never does.
-#[derive(Debug, Default)]
-struct AdminContext(Diary);
-
-impl ClientContext for AdminContext {
-    fn log(&self, level: RDKafkaLogLevel, facility: &str, message: &str) {
-        self.0.log(level, facility, message);
-    }
-
-    fn error(&self, error: KafkaError, reason: &str) {
-        self.0.error(error, reason);
-    }
-}
-
-impl ProducerContext for AdminContext {
-    type DeliveryOpaque = ();
-
-    fn delivery(&self, _: &DeliveryResult<'_>, (): ()) {}
 }
 
 impl KafkaBroker {
@@ -74,8 +56,8 @@ impl KafkaBroker {
     /// # Errors
     /// Where the properties contradict each other.
     pub fn new(config: KafkaConfig) -> Result<Self, BrokerError> {
-        let admin = config.client(Role::Admin).create_with_context(AdminContext::default());
-        let admin = admin.map_err(|error| broker_error("creating a client of", config.bootstrap_servers(), &error.into()))?;
+        let admin = Producer::new(&config.client(Role::Admin), AdminContext(Diary::new(config.connection())));
+        let admin = admin.map_err(|failure| broker_error("creating a client of", config.bootstrap_servers(), &failure))?;
         Ok(Self { shared: Arc::new(Shared { config, admin, readers: Readers::default(), positions: Positions::default() }) })
     }
 
@@ -110,11 +92,26 @@ impl KafkaBroker {
         subject: &str,
         request: impl Fn(&Admin<'_, AdminContext>) -> Result<T, Failure>,
     ) -> Result<T, BrokerError> {
-        let admin = Admin::new(self.shared.admin.client(), REQUEST_TIMEOUT);
+        self.ask_within(REQUEST_TIMEOUT, patience, operation, subject, request)
+    }
+
+    /// As [`KafkaBroker::ask`], with that time for each attempt.
+    fn ask_within<T>(
+        &self,
+        timeout: Duration,
+        patience: Duration,
+        operation: &str,
+        subject: &str,
+        request: impl Fn(&Admin<'_, AdminContext>) -> Result<T, Failure>,
+    ) -> Result<T, BrokerError> {
+        let admin = Admin::new(self.shared.admin.client(), timeout);
         let began = Instant::now();
         loop {
             let failure = match request(&admin) {
-                Ok(answer) => return Ok(answer),
+                Ok(answer) => {
+                    self.shared.admin.context().0.answered();
+                    return Ok(answer);
+                }
                 Err(failure) => self.shared.admin.context().0.explain(failure),
             };
             if kind(&failure) != ErrorKind::Retry || began.elapsed() > patience {
@@ -122,7 +119,7 @@ impl KafkaBroker {
             }
             if may_have_moved(failure.code) {
                 // librdkafka goes by the leaders that it knows until it is told to look again. Where that fails, the next attempt does too.
-                let _ = self.shared.admin.client().fetch_metadata(None, REQUEST_TIMEOUT);
+                let _ = ffi::look_again(self.shared.admin.client(), timeout);
             }
             std::thread::park_timeout(Duration::from_millis(20));
         }
@@ -188,13 +185,15 @@ fn may_have_moved(code: Code) -> bool {
 }
 
 impl Broker for KafkaBroker {
-    type Consumer = KafkaConsumer;
+    type Membership = KafkaMembership;
+    type Fetcher = KafkaFetcher;
     type Producer = KafkaProducer;
     type Reader = KafkaReader;
 
     fn cluster_id(&self) -> Result<String, BrokerError> {
         let client = self.shared.admin.client();
-        client.fetch_cluster_id(PATIENCE).ok_or_else(|| {
+        let id = client.fetch_cluster_id(PATIENCE);
+        id.inspect(|_| self.shared.admin.context().0.answered()).ok_or_else(|| {
             let silence = Failure::new(Code::OperationTimedOut, "no broker has answered");
             let failure = self.shared.admin.context().0.explain(silence);
             broker_error("reading the cluster's id from", self.shared.config.bootstrap_servers(), &failure)
@@ -206,15 +205,7 @@ impl Broker for KafkaBroker {
     }
 
     fn create_topic(&self, topic: &str, settings: &TopicSettings) -> Result<(), BrokerError> {
-        let replication = self.shared.config.replication();
-        let partitions = settings.partitions.try_into().unwrap_or(i32::MAX);
-        let settings_of_topic = topic_settings(settings);
-        let new = NewTopic { name: topic, partitions, replication, settings: &settings_of_topic };
-        let is_new = self.ask(PATIENCE, "creating topic", topic, |admin| match admin.create_topic(&new) {
-            Ok(()) => Ok(true),
-            Err(failure) if failure.code == Code::TopicAlreadyExists => Ok(false),
-            Err(failure) => Err(failure),
-        })?;
+        let is_new = self.create(topic, settings.partitions, &topic_settings(settings))?;
         // One that was there may have been created a moment ago, too.
         let found = self.wait_for_topic(topic, if is_new { settings.partitions } else { 1 })?;
         if found.partitions == settings.partitions {
@@ -241,6 +232,10 @@ impl Broker for KafkaBroker {
         self.ranges(partitions, isolation)
     }
 
+    fn log_ends(&self, partitions: &[TopicPartition], isolation: Isolation) -> Result<Vec<Offset>, BrokerError> {
+        self.ends(partitions, End::Latest, isolation).map_err(|error| self.unknown_of(partitions, error))
+    }
+
     fn delete_records(&self, partition: &TopicPartition, before: Offset) -> Result<(), BrokerError> {
         let subject = partition.to_string();
         let delete =
@@ -264,11 +259,15 @@ impl Broker for KafkaBroker {
         })
     }
 
-    fn subscribe(&self, group: &str, member: &str, topics: &[Topic]) -> Result<KafkaConsumer, BrokerError> {
+    fn join(&self, group: &str, member: &str, topics: &[Topic]) -> Result<KafkaMembership, BrokerError> {
         for topic in topics {
             self.describe_topic(topic)?.ok_or_else(|| BrokerError::unknown_topic(topic))?;
         }
-        KafkaConsumer::join(&self.shared.config, group, member, topics)
+        KafkaMembership::join(&self.shared.config, group, member, topics)
+    }
+
+    fn fetcher(&self) -> Result<KafkaFetcher, BrokerError> {
+        KafkaFetcher::new(&self.shared.config)
     }
 
     fn producer(&self, transactional_id: &str) -> Result<KafkaProducer, BrokerError> {

@@ -1,10 +1,14 @@
 //! How the clients are configured: any librdkafka property by its own name, except those that exactly-once rests on.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
 
 use rdkafka::ClientConfig;
 use rdkafka::config::RDKafkaLogLevel;
 use rdkafka::error::KafkaError;
+
+use crate::connection::Connection;
 
 /// Where the cluster is, and how to talk to it.
 ///
@@ -15,6 +19,7 @@ pub struct KafkaConfig {
     properties: BTreeMap<String, String>,
     replication_factor: Option<u16>,
     static_membership: bool,
+    connection: Arc<Connection>,
 }
 
 /// Why a configuration is refused.
@@ -46,14 +51,18 @@ pub enum ConfigError {
 /// What a client is for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Role<'a> {
-    /// A member of this group, with a name of its own.
-    Consumer { group: &'a str, member: &'a str },
-    /// Readers outside groups.
+    /// A member of this group, with a name of its own. It fetches nothing.
+    Member { group: &'a str, member: &'a str },
+    /// Questions about what this group has committed.
+    Positions { group: &'a str },
+    /// Fetches many partitions into one queue.
+    Fetcher,
+    /// Readers outside groups, each with a queue of its own.
     Reader,
     /// A producer of this transactional id.
     Transactional { id: &'a str },
-    /// The intake, whose batches are no larger than that.
-    Idempotent { batch_bytes: usize },
+    /// The intake, whose batches are no larger than that, and each of whose records is answered for within that time.
+    Idempotent { batch_bytes: usize, delivery: Duration },
     /// Requests to the cluster.
     Admin,
 }
@@ -75,7 +84,7 @@ const RESERVED: &[(&str, &str)] = &[
     ("group.protocol.type", "the engine is a member of a classic group"),
     ("group.remote.assignor", "the engine is a member of a classic group"),
     ("partition.assignment.strategy", "tasks that stay must keep running while others move: cooperative-sticky"),
-    ("enable.partition.eof", "a restore needs it, and a member of a group must not have it"),
+    ("enable.partition.eof", "it tells the position at the end of a log"),
     ("transactional.id", "it is made of application id, instance id and thread"),
     ("enable.idempotence", "a record must not be written twice"),
     ("enable.gapless.guarantee", "a record must not be left out"),
@@ -102,7 +111,13 @@ impl KafkaConfig {
         if let Some((key, reason)) = RESERVED.iter().find(|(key, _)| properties.contains_key(*key)) {
             return Err(ConfigError::Reserved { key: (*key).to_owned(), reason });
         }
-        let config = Self { bootstrap_servers, properties, replication_factor: None, static_membership: false };
+        let config = Self {
+            bootstrap_servers,
+            properties,
+            replication_factor: None,
+            static_membership: false,
+            connection: Arc::default(),
+        };
         config.client(Role::Admin).create_native_config().map_err(|error| config.invalid(&error))?;
         Ok(config)
     }
@@ -127,6 +142,11 @@ impl KafkaConfig {
     /// Copies of each partition of a topic created; -1 is the brokers' default.
     pub(crate) fn replication(&self) -> i32 {
         self.replication_factor.map_or(-1, i32::from)
+    }
+
+    /// What the clients of this configuration, and of its copies, know together of their cluster.
+    pub(crate) fn connection(&self) -> Arc<Connection> {
+        self.connection.clone()
     }
 
     fn invalid(&self, error: &KafkaError) -> ConfigError {
@@ -158,21 +178,35 @@ impl KafkaConfig {
         client.set("allow.auto.create.topics", "false");
         set(&mut client, decided(role));
         match role {
-            Role::Consumer { group, member } => {
+            Role::Member { group, member } => {
                 if self.static_membership {
                     client.set("group.instance.id", member);
                 }
                 client.set("group.id", group)
             }
+            Role::Positions { group } => client.set("group.id", group),
             Role::Transactional { id } => client.set("transactional.id", id),
-            Role::Idempotent { batch_bytes } => {
-                let configured = client.get("batch.size").and_then(|size| size.parse().ok());
-                client.set("batch.size", configured.unwrap_or(batch_bytes).min(batch_bytes).to_string())
-            }
-            Role::Reader | Role::Admin => &mut client,
+            Role::Idempotent { batch_bytes, delivery } => limit_intake(&mut client, batch_bytes, delivery),
+            Role::Fetcher | Role::Reader | Role::Admin => &mut client,
         };
         client
     }
+}
+
+/// Lets what is configured be smaller than that, and never larger.
+fn limit_intake(client: &mut ClientConfig, batch_bytes: usize, delivery: Duration) -> &mut ClientConfig {
+    let smaller = |configured: Option<&str>, most: u128| {
+        configured
+            .and_then(|value| value.parse().ok())
+            .filter(|value| *value > 0)
+            .map_or(most, |value: u128| value.min(most))
+            .to_string()
+    };
+    let batch_size = smaller(client.get("batch.size"), batch_bytes as u128);
+    let timeout = smaller(client.get("delivery.timeout.ms").or(client.get("message.timeout.ms")), delivery.as_millis().max(100));
+    // Another name of the same property: which of the two comes last is not known.
+    client.remove("delivery.timeout.ms");
+    client.set("batch.size", batch_size).set("message.timeout.ms", timeout)
 }
 
 impl std::fmt::Debug for KafkaConfig {
@@ -194,15 +228,26 @@ fn is_secret(key: &str) -> bool {
 /// A broker that is back is found within a second.
 const COMMON: &[(&str, &str)] = &[("reconnect.backoff.max.ms", "1000"), ("socket.keepalive.enable", "true")];
 
-/// Larger fetches, and a queue that is looked at again soon after it was full: by default a consumer that works off a backlog idles.
-/// Damaged records are noticed.
+/// How soon a group misses a member that has died, and how soon the others hear of it. What a member that has died while it joined holds up
+/// is held up twice as long: while the group waits for it to join, its session does not run, and begins anew when all others have joined.
+/// Partitions that are added to a topic are seen, and assigned, within the interval of its metadata: by default it takes minutes.
+const MEMBERSHIP: &[(&str, &str)] =
+    &[("session.timeout.ms", "10000"), ("heartbeat.interval.ms", "1000"), ("topic.metadata.refresh.interval.ms", "5000")];
+
+/// Large fetches, and a queue that is looked at again soon after it was full: by default a consumer that works off a backlog idles.
+/// What is there is answered at once, for a backlog fills a fetch by itself. A fetch that finds nothing waits so long at the broker, and
+/// with it whatever was started since: longer would cost less when idle, and hold up a partition that was just taken over.
+/// Damaged records are noticed, partitions that were added to a topic are found before they are assigned, and a topic that is gone is
+/// missed soon.
 const FETCH: &[(&str, &str)] = &[
     ("check.crcs", "true"),
-    ("fetch.min.bytes", "65536"),
-    ("fetch.wait.max.ms", "25"),
+    ("fetch.min.bytes", "1"),
+    ("fetch.wait.max.ms", "100"),
     ("fetch.message.max.bytes", "2097152"),
     ("fetch.queue.backoff.ms", "5"),
     ("queued.max.messages.kbytes", "16384"),
+    ("topic.metadata.refresh.interval.ms", "5000"),
+    ("topic.metadata.propagation.max.ms", "10000"),
 ];
 
 /// The bound is for each partition that is read, not for all of them.
@@ -237,16 +282,16 @@ const IDEMPOTENT: &[(&str, &str)] = &[
 
 fn defaults(role: Role<'_>) -> &'static [(&'static str, &'static str)] {
     match role {
-        Role::Consumer { .. } => FETCH,
+        Role::Member { .. } => MEMBERSHIP,
+        Role::Fetcher => FETCH,
         Role::Reader => FETCH_ALONE,
         Role::Transactional { .. } => TRANSACTIONAL,
         Role::Idempotent { .. } => IDEMPOTENT,
-        Role::Admin => &[],
+        Role::Positions { .. } | Role::Admin => &[],
     }
 }
 
-/// Without events for the ends of partitions: librdkafka takes one for a record and moves the position past it. A rebalance, which
-/// pauses all partitions for a moment and goes on from the position, would then skip the next record without a word.
+/// What a consumer of a group decides, though nothing is fetched by one.
 const MEMBER: &[(&str, &str)] = &[
     ("isolation.level", "read_committed"),
     ("enable.auto.commit", "false"),
@@ -256,7 +301,8 @@ const MEMBER: &[(&str, &str)] = &[
     ("partition.assignment.strategy", "cooperative-sticky"),
 ];
 
-/// With events for the ends of partitions: nothing ever pauses a reader.
+/// With events for the ends of partitions, which tell the position behind the last marker. librdkafka takes such an event for a record
+/// and moves the position past it, which does no harm as long as nothing pauses a partition.
 const READER: &[(&str, &str)] = &[
     ("isolation.level", "read_committed"),
     ("enable.auto.commit", "false"),
@@ -267,8 +313,8 @@ const READER: &[(&str, &str)] = &[
 
 fn decided(role: Role<'_>) -> &'static [(&'static str, &'static str)] {
     match role {
-        Role::Consumer { .. } => MEMBER,
-        Role::Reader => READER,
+        Role::Member { .. } | Role::Positions { .. } => MEMBER,
+        Role::Fetcher | Role::Reader => READER,
         Role::Transactional { .. } | Role::Idempotent { .. } => {
             &[("enable.idempotence", "true"), ("acks", "all"), ("delivery.report.only.error", "false")]
         }
@@ -310,11 +356,41 @@ mod tests {
     }
 
     #[test]
+    fn a_group_misses_a_dead_member_soon_unless_told_otherwise() {
+        let member = Role::Member { group: "app", member: "app-0" };
+        let sessions = |properties| {
+            let client = config(properties).unwrap().client(member);
+            (client.get("session.timeout.ms").map(str::to_owned), client.get("heartbeat.interval.ms").map(str::to_owned))
+        };
+        assert_eq!(sessions(&[]), (Some("10000".into()), Some("1000".into())));
+        assert_eq!(sessions(&[("session.timeout.ms", "45000")]), (Some("45000".into()), Some("1000".into())));
+    }
+
+    #[test]
     fn every_role_is_known_to_librdkafka() {
         let config = config(&[]).unwrap();
-        let (consumer, transactional) = (Role::Consumer { group: "app", member: "app-0-1" }, Role::Transactional { id: "app" });
-        for role in [consumer, transactional, Role::Reader, Role::Idempotent { batch_bytes: 1_000 }, Role::Admin] {
+        let (member, transactional) = (Role::Member { group: "app", member: "app-0" }, Role::Transactional { id: "app" });
+        let idempotent = Role::Idempotent { batch_bytes: 1_000, delivery: Duration::from_secs(5) };
+        let positions = Role::Positions { group: "app" };
+        for role in [member, positions, Role::Fetcher, Role::Reader, transactional, idempotent, Role::Admin] {
             assert!(config.client(role).create_native_config().is_ok(), "{role:?}");
+        }
+    }
+
+    #[test]
+    fn the_intake_answers_in_time_whatever_is_configured() {
+        let timeout = |properties: &[(&str, &str)], seconds| {
+            let role = Role::Idempotent { batch_bytes: 1_000, delivery: Duration::from_secs(seconds) };
+            let client = config(properties).unwrap().client(role);
+            assert_eq!(client.get("delivery.timeout.ms"), None);
+            client.get("message.timeout.ms").map(str::to_owned)
+        };
+        assert_eq!(timeout(&[], 15).as_deref(), Some("15000"));
+        assert_eq!(timeout(&[], 60).as_deref(), Some("30000"), "the default is less");
+        for name in ["message.timeout.ms", "delivery.timeout.ms"] {
+            assert_eq!(timeout(&[(name, "5000")], 15).as_deref(), Some("5000"), "{name}");
+            assert_eq!(timeout(&[(name, "120000")], 15).as_deref(), Some("15000"), "{name}");
+            assert_eq!(timeout(&[(name, "0")], 15).as_deref(), Some("15000"), "{name}: for ever");
         }
     }
 

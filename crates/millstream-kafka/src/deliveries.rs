@@ -1,17 +1,17 @@
 //! What the broker has answered for the records sent.
 
-use std::sync::Mutex;
+use std::sync::{Arc, Mutex};
 
 use millstream::broker::Delivered;
 use millstream::record::{Offset, Partition, TopicPartition};
-use rdkafka::Message;
 use rdkafka::client::ClientContext;
 use rdkafka::config::RDKafkaLogLevel;
-use rdkafka::error::KafkaError;
+use rdkafka::error::{KafkaError, RDKafkaErrorCode as Code};
 use rdkafka::producer::{DeliveryResult, ProducerContext};
 
+use crate::connection::Connection;
 use crate::context::{Diary, lock};
-use crate::ffi::Failure;
+use crate::ffi::{self, Deliver, Failure};
 
 /// The context of a transactional producer: collects the offsets of a transaction's records.
 #[derive(Debug, Default)]
@@ -29,12 +29,16 @@ struct Answers {
 }
 
 impl Deliveries {
+    pub(crate) fn new(connection: Arc<Connection>) -> Self {
+        Self { diary: Diary::new(connection), answers: Mutex::default() }
+    }
+
     /// Forgets everything: another transaction begins.
     pub(crate) fn begin(&self) {
         *lock(&self.answers) = Answers::default();
     }
 
-    /// The first record that was refused, if one was.
+    /// The first record that was refused, if one was. What was purged because of another comes after it.
     pub(crate) fn failure(&self) -> Option<(TopicPartition, Failure)> {
         lock(&self.answers).failure.clone()
     }
@@ -83,15 +87,24 @@ impl ProducerContext for Deliveries {
     type DeliveryOpaque = ();
 
     fn delivery(&self, result: &DeliveryResult<'_>, (): ()) {
-        let mut answers = lock(&self.answers);
-        match result {
-            Ok(message) => {
-                let partition = message.partition().max(0) as u32;
-                answers.delivered(message.topic(), partition, Offset(message.offset()));
+        ffi::pass_on(self, result, ());
+    }
+}
+
+impl Deliver for Deliveries {
+    fn delivered(&self, topic: &str, partition: i32, outcome: Result<i64, Failure>, (): ()) {
+        let (mut answers, partition) = (lock(&self.answers), partition.max(0) as u32);
+        match outcome {
+            Ok(offset) => {
+                self.diary.answered();
+                answers.delivered(topic, partition, Offset(offset));
             }
-            Err((error, message)) => {
-                let partition = TopicPartition::new(message.topic(), Partition(message.partition().max(0) as u32));
-                answers.failure.get_or_insert_with(|| (partition, error.clone().into()));
+            Err(failure) => {
+                let purged = |failure: &Failure| matches!(failure.code, Code::PurgeQueue | Code::PurgeInflight);
+                // What was purged after another record was refused says nothing of why.
+                if answers.failure.as_ref().is_none_or(|(_, before)| purged(before) && !purged(&failure)) {
+                    answers.failure = Some((TopicPartition::new(topic, Partition(partition)), failure));
+                }
             }
         }
     }

@@ -30,7 +30,10 @@ pub(crate) fn kind(failure: &Failure) -> ErrorKind {
         Code::Fenced | Code::ProducerFenced | Code::InvalidProducerEpoch | Code::FencedInstanceId => ErrorKind::Fenced,
         Code::OffsetOutOfRange | Code::AutoOffsetReset => ErrorKind::OffsetOutOfRange,
         Code::IllegalGeneration | Code::UnknownMemberId | Code::RebalanceInProgress => ErrorKind::AbortTransaction,
-        code if way_out(code).is_some() => ErrorKind::Stop,
+        // At first a mistake in the configuration. Once the cluster has answered, one broker's certificate, or its clock, or the place
+        // where it looks users up: that passes.
+        code if is_handshake(code) && failure.before_contact => ErrorKind::Stop,
+        code if is_lasting(code) => ErrorKind::Stop,
         // A client that is of no use any more is replaced, and everything begins from what is committed.
         _ if failure.fatal => ErrorKind::Fenced,
         _ if failure.requires_abort => ErrorKind::AbortTransaction,
@@ -38,8 +41,56 @@ pub(crate) fn kind(failure: &Failure) -> ErrorKind {
     }
 }
 
-/// What a person can do, where only a person can.
-fn way_out(code: Code) -> Option<&'static str> {
+/// Whether a connection was refused before any request was sent.
+pub(crate) fn is_handshake(code: Code) -> bool {
+    matches!(
+        code,
+        Code::Authentication
+            | Code::SSL
+            | Code::SaslAuthenticationFailed
+            | Code::UnsupportedSASLMechanism
+            | Code::IllegalSASLState
+    )
+}
+
+/// Whether it stays so until a person does something.
+fn is_lasting(code: Code) -> bool {
+    matches!(
+        code,
+        Code::UnknownTopicOrPartition
+            | Code::UnknownTopic
+            | Code::UnknownPartition
+            | Code::UnknownTopicId
+            | Code::InvalidTopic
+            | Code::TopicAuthorizationFailed
+            | Code::GroupAuthorizationFailed
+            | Code::ClusterAuthorizationFailed
+            | Code::TransactionalIdAuthorizationFailed
+            | Code::MessageSizeTooLarge
+            | Code::InvalidMessageSize
+            | Code::MessageBatchTooLarge
+            | Code::InvalidTimestamp
+            | Code::InvalidRecord
+            | Code::UnsupportedForMessageFormat
+            | Code::UnsupportedVersion
+            | Code::UnsupportedFeature
+            | Code::UnsupportedCompressionType
+            | Code::NotImplemented
+            | Code::BadCompression
+            | Code::OffsetMetadataTooLarge
+            | Code::InvalidTransactionTimeout
+            | Code::InvalidReplicationFactor
+            | Code::InvalidConfig
+            | Code::PolicyViolation
+            | Code::InvalidPartitions
+            | Code::InconsistentGroupProtocol
+            | Code::InvalidSessionTimeout
+            | Code::GroupMaxSizeReached
+    )
+}
+
+/// What a person can do about it. Says nothing of whether it passes by itself.
+pub(crate) fn way_out(code: Code) -> Option<&'static str> {
     Some(match code {
         Code::UnknownTopicOrPartition | Code::UnknownTopic | Code::UnknownPartition | Code::UnknownTopicId => {
             "create the topic with that partition, or correct its name"
@@ -49,12 +100,22 @@ fn way_out(code: Code) -> Option<&'static str> {
         Code::GroupAuthorizationFailed => "allow this user to read the group (kafka-acls)",
         Code::ClusterAuthorizationFailed => "allow this user the operation on the cluster (kafka-acls)",
         Code::TransactionalIdAuthorizationFailed => "allow this user to write the transactional id (kafka-acls)",
-        Code::Authentication | Code::SaslAuthenticationFailed | Code::UnsupportedSASLMechanism | Code::SSL => {
-            "check security.protocol, the sasl.* and the ssl.* properties, and the user's credentials"
-        }
+        Code::Authentication
+        | Code::SaslAuthenticationFailed
+        | Code::UnsupportedSASLMechanism
+        | Code::IllegalSASLState
+        | Code::SSL => "check security.protocol, the sasl.* and the ssl.* properties, and the user's credentials",
         Code::MessageSizeTooLarge | Code::InvalidMessageSize => {
             "raise max.message.bytes of the topic, and message.max.bytes here where it is set, or lower batch.size here below what the topic \
              takes"
+        }
+        Code::MessageBatchTooLarge => "raise segment.bytes of the topic, or lower batch.size here below it",
+        Code::InvalidTimestamp => {
+            "the topic does not take a record as old, or as far ahead, as this one: set message.timestamp.before.max.ms and \
+             message.timestamp.after.max.ms of the topic to 9223372036854775807 (before Kafka 3.6 message.timestamp.difference.max.ms)"
+        }
+        Code::InvalidRecord | Code::UnsupportedForMessageFormat => {
+            "the topic does not take a record of this form: look at its cleanup.policy, its message.timestamp.type and its message format"
         }
         Code::UnsupportedVersion | Code::UnsupportedFeature => "the brokers are too old for this: use Apache Kafka 3.6 or newer",
         Code::UnsupportedCompressionType | Code::NotImplemented | Code::BadCompression => {
@@ -63,6 +124,9 @@ fn way_out(code: Code) -> Option<&'static str> {
         Code::OffsetOutOfRange | Code::AutoOffsetReset => {
             "the records there were deleted before they were read, or the topic was deleted and made again: start again to be told which, \
              and what can be done"
+        }
+        Code::NotEnoughReplicas | Code::NotEnoughReplicasAfterAppend => {
+            "bring the brokers of the other replicas back, or lower min.insync.replicas of the topic"
         }
         Code::OffsetMetadataTooLarge => "raise offset.metadata.max.bytes of the brokers",
         Code::InvalidTransactionTimeout => {
@@ -98,6 +162,31 @@ mod tests {
         assert_eq!(kind(&failure(Code::TopicAuthorizationFailed)), ErrorKind::Stop);
         assert_eq!(kind(&Failure { fatal: true, ..failure(Code::OutOfOrderSequenceNumber) }), ErrorKind::Fenced);
         assert_eq!(kind(&Failure { requires_abort: true, ..failure(Code::MessageTimedOut) }), ErrorKind::AbortTransaction);
+    }
+
+    #[test]
+    fn a_handshake_that_fails_ends_a_start_and_nothing_else() {
+        for code in [Code::Authentication, Code::SSL, Code::SaslAuthenticationFailed, Code::UnsupportedSASLMechanism] {
+            assert_eq!(kind(&failure(code)), ErrorKind::Retry, "{code:?}");
+            assert_eq!(kind(&Failure { before_contact: true, ..failure(code) }), ErrorKind::Stop, "{code:?}");
+            assert!(broker_error("describing", "topic clicks", &failure(code)).to_string().contains("the ssl.* properties"));
+        }
+        // No answer at all may be a cluster that starts.
+        assert_eq!(kind(&Failure { before_contact: true, ..failure(Code::OperationTimedOut) }), ErrorKind::Retry);
+    }
+
+    #[test]
+    fn a_record_that_no_broker_will_ever_take_stops_with_the_way_out() {
+        for (code, way) in [
+            (Code::InvalidTimestamp, "message.timestamp.before.max.ms"),
+            (Code::InvalidRecord, "cleanup.policy"),
+            (Code::UnsupportedForMessageFormat, "message format"),
+            (Code::MessageBatchTooLarge, "segment.bytes"),
+        ] {
+            let error = broker_error("writing to", "clicks-0", &failure(code));
+            assert_eq!(error.kind(), ErrorKind::Stop, "{error}");
+            assert!(error.to_string().contains("clicks-0") && error.to_string().contains(way), "{error}");
+        }
     }
 
     #[test]

@@ -1,7 +1,7 @@
 //! Millstream on Apache Kafka: the engine's broker, through librdkafka.
 //!
 //! [`KafkaBroker`] gives the engine what it asks of a broker: members of classic consumer groups with cooperative rebalances,
-//! transactional producers fenced by epoch and generation, readers of committed records, topics and positions. [`KafkaIntake`] is for
+//! fetchers of what they are assigned, transactional producers fenced by epoch and generation, readers of committed records, topics and positions. [`KafkaIntake`] is for
 //! records that come from outside. No state, no topology, no HTTP: this crate moves records and says what became of them.
 //!
 //! Any librdkafka property can be set by its own name in [`KafkaConfig`], except those that exactly-once rests on.
@@ -9,13 +9,19 @@
 mod batch;
 mod broker;
 mod config;
-mod consumer;
+mod connection;
 mod context;
 mod deliveries;
 mod error;
+mod fetcher;
 #[allow(unsafe_code, reason = "librdkafka is C, and its wrapper does not reach everything that is needed")]
 mod ffi;
+#[cfg(test)]
+mod handshake;
 mod intake;
+mod membership;
+#[cfg(test)]
+mod newer_broker;
 mod partitions;
 mod positions;
 mod producer;
@@ -24,9 +30,10 @@ mod rebalances;
 mod settings;
 
 pub use batch::KafkaBatch;
-pub use broker::{GroupMember, KafkaBroker};
+pub use broker::{GroupMember, KafkaBroker, Obstacle};
 pub use config::{ConfigError, KafkaConfig};
-pub use consumer::KafkaConsumer;
+pub use fetcher::KafkaFetcher;
 pub use intake::{KafkaIntake, Outcome};
+pub use membership::KafkaMembership;
 pub use producer::KafkaProducer;
 pub use reader::KafkaReader;

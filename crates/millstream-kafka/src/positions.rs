@@ -7,17 +7,15 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use millstream::broker::CommittedOffset;
-use millstream::record::{Offset, TopicPartition};
+use millstream::record::TopicPartition;
 use rdkafka::client::ClientContext;
 use rdkafka::config::RDKafkaLogLevel;
 use rdkafka::consumer::{BaseConsumer, Consumer, ConsumerContext};
 use rdkafka::error::KafkaError;
-use rdkafka::{Offset as NativeOffset, TopicPartitionList};
 
 use crate::config::{KafkaConfig, Role};
 use crate::context::{Diary, lock};
-use crate::ffi::Failure;
-use crate::partitions::number;
+use crate::ffi::{self, Failure};
 
 /// A client for each group that was asked for.
 #[derive(Default)]
@@ -25,7 +23,7 @@ pub(crate) struct Positions {
     clients: Mutex<BTreeMap<String, Arc<BaseConsumer<PositionsContext>>>>,
 }
 
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct PositionsContext(Diary);
 
 impl ClientContext for PositionsContext {
@@ -51,16 +49,11 @@ impl Positions {
         max_wait: Duration,
     ) -> Result<Vec<Option<CommittedOffset>>, Failure> {
         let client = self.client(config, group)?;
-        let mut asked = TopicPartitionList::with_capacity(partitions.len());
-        for partition in partitions {
-            asked.add_partition(&partition.topic, number(partition));
-        }
         // Only what is stable is told: the client reads committed records.
-        let answer = client.committed_offsets(asked, max_wait);
+        let answer = ffi::committed(client.client(), partitions, max_wait);
         // Serves the client's log and errors, which say why there is no answer.
-        while client.poll(Duration::ZERO).is_some() {}
-        let answer = answer.map_err(|error| client.context().0.explain(error.into()))?;
-        partitions.iter().map(|partition| position(&answer, partition)).collect()
+        while ffi::poll(&client, Duration::ZERO).is_some() {}
+        answer.inspect(|_| client.context().0.answered()).map_err(|failure| client.context().0.explain(failure))
     }
 
     fn client(&self, config: &KafkaConfig, group: &str) -> Result<Arc<BaseConsumer<PositionsContext>>, Failure> {
@@ -68,17 +61,10 @@ impl Positions {
         if let Some(client) = clients.get(group) {
             return Ok(client.clone());
         }
-        let client: BaseConsumer<_> =
-            config.client(Role::Consumer { group, member: group }).create_with_context(PositionsContext::default())?;
+        let context = PositionsContext(Diary::new(config.connection()));
+        let client: BaseConsumer<_> = config.client(Role::Positions { group }).create_with_context(context)?;
         let client = Arc::new(client);
         clients.insert(group.to_owned(), client.clone());
         Ok(client)
     }
-}
-
-fn position(answer: &TopicPartitionList, partition: &TopicPartition) -> Result<Option<CommittedOffset>, Failure> {
-    let Some(element) = answer.find_partition(&partition.topic, number(partition)) else { return Ok(None) };
-    element.error()?;
-    let NativeOffset::Offset(offset) = element.offset() else { return Ok(None) };
-    Ok(Some(CommittedOffset { offset: Offset(offset), metadata: element.metadata().to_owned() }))
 }

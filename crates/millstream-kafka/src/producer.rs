@@ -2,16 +2,16 @@
 
 use std::time::{Duration, Instant};
 
-use millstream::broker::{BrokerError, CommittedOffset, Delivered, ErrorKind, GroupMetadata, TransactionalProducer};
+use millstream::broker::{BrokerError, CommittedOffset, Delivered, ErrorKind, Fence, TransactionalProducer};
 use millstream::record::{Headers, Record, TopicPartition};
-use rdkafka::error::{KafkaError, RDKafkaErrorCode as Code};
+use rdkafka::error::RDKafkaErrorCode as Code;
 use rdkafka::message::{Header, OwnedHeaders};
-use rdkafka::producer::{BaseRecord, Producer, ThreadedProducer};
+use rdkafka::producer::{BaseRecord, Producer as _};
 
 use crate::config::{KafkaConfig, Role};
 use crate::deliveries::Deliveries;
-use crate::error::{broker_error, kind};
-use crate::ffi::{self, Failure, Membership};
+use crate::error::broker_error;
+use crate::ffi::{self, Failure, Membership, Producer};
 use crate::partitions::{list_of_positions, number};
 
 /// How long a step of a transaction is tried again before it counts as failed. Longer than the coordinator lets a transaction stay
@@ -20,7 +20,7 @@ const TIMEOUT: Duration = Duration::from_secs(15);
 
 /// A producer of one transactional id. Dropping it leaves an open transaction to its successor, or to the coordinator's timeout.
 pub struct KafkaProducer {
-    native: ThreadedProducer<Deliveries>,
+    native: Producer<Deliveries>,
     id: String,
     in_transaction: bool,
 }
@@ -28,12 +28,12 @@ pub struct KafkaProducer {
 impl KafkaProducer {
     pub(crate) fn init(config: &KafkaConfig, id: &str) -> Result<Self, BrokerError> {
         let subject = format!("transactional id {id}");
-        let native: Result<ThreadedProducer<Deliveries>, KafkaError> =
-            config.client(Role::Transactional { id }).create_with_context(Deliveries::default());
-        let native = native.map_err(|error| broker_error("creating a producer of", &subject, &error.into()))?;
+        let native = Producer::new(&config.client(Role::Transactional { id }), Deliveries::new(config.connection()));
+        let native = native.map_err(|failure| broker_error("creating a producer of", &subject, &failure))?;
         let producer = Self { native, id: id.to_owned(), in_transaction: false };
-        let init = producer.retry(|left| producer.native.init_transactions(left).map_err(Failure::from));
+        let init = producer.retry(|left| ffi::init_transactions(producer.native.client(), left));
         init.map_err(|failure| producer.failed("initialising", &failure))?;
+        producer.native.context().diary.answered();
         Ok(producer)
     }
 
@@ -58,8 +58,17 @@ impl KafkaProducer {
 
     /// Why this producer is of no use any more, if so. It comes before what followed from it.
     fn fatal(&self) -> Option<Failure> {
-        let (code, reason) = self.native.client().fatal_error()?;
-        Some(Failure { fatal: true, ..Failure::new(code, reason) })
+        Failure::fatal(self.native.client())
+    }
+
+    /// What is behind a record that could not be sent: once the broker has refused one, librdkafka takes no other, and says of that one
+    /// nothing.
+    fn cause(&self, to: &TopicPartition, failure: Failure) -> (TopicPartition, Failure) {
+        match (self.fatal(), self.native.context().failure()) {
+            (Some(fatal), _) => (to.clone(), fatal),
+            (None, Some((partition, refused))) => (partition, refused),
+            (None, None) => (to.clone(), failure),
+        }
     }
 
     fn check_in_transaction(&self, operation: &str) -> Result<(), BrokerError> {
@@ -76,15 +85,19 @@ impl KafkaProducer {
         if let Some(fatal) = self.fatal() {
             return Err(self.failed("committing", &fatal));
         }
-        let (subject, failure) = match (self.native.context().failure(), flushed) {
+        let (subject, partition, failure) = match (self.native.context().failure(), flushed) {
             (None, Ok(())) => return Ok(()),
-            (Some((partition, failure)), _) => (partition.to_string(), failure),
-            (None, Err(failure)) => (format!("the topics of transactional id {}", self.id), failure),
+            (Some((partition, failure)), _) => (partition.to_string(), Some(partition), failure),
+            (None, Err(failure)) => (format!("the topics of transactional id {}", self.id), None, failure),
         };
         let error = broker_error("writing to", &subject, &self.native.context().diary.explain(failure));
-        Err(match error.kind() {
+        let error = match error.kind() {
             ErrorKind::Stop | ErrorKind::Fenced => error,
             _ => BrokerError::new(ErrorKind::AbortTransaction, error.to_string()),
+        };
+        Err(match partition {
+            Some(partition) => of_partition(error, partition),
+            None => error,
         })
     }
 }
@@ -106,7 +119,7 @@ fn commit_kind(failure: &Failure) -> ErrorKind {
 impl TransactionalProducer for KafkaProducer {
     fn begin(&mut self) -> Result<(), BrokerError> {
         self.native.context().begin();
-        let begun = self.native.begin_transaction().map_err(Failure::from);
+        let begun = ffi::begin_transaction(self.native.client());
         begun.map_err(|failure| self.failed("beginning a transaction of", &failure))?;
         self.in_transaction = true;
         Ok(())
@@ -128,31 +141,44 @@ impl TransactionalProducer for KafkaProducer {
                 std::thread::park_timeout(Duration::from_millis(1));
                 continue;
             }
-            let failure = self.fatal().unwrap_or(failure);
-            let error = broker_error("writing to", &to.to_string(), &failure);
-            return Err(match error.kind() {
+            let (refused, failure) = self.cause(to, failure);
+            let error = broker_error("writing to", &refused.to_string(), &failure);
+            let error = match error.kind() {
                 // What was sent before is in the transaction, so it cannot be said that nothing happened.
                 ErrorKind::Retry => BrokerError::new(ErrorKind::AbortTransaction, error.to_string()),
                 _ => error,
-            });
+            };
+            return Err(of_partition(error, refused));
         }
     }
 
-    fn send_offsets(&mut self, group: &GroupMetadata, offsets: &[(TopicPartition, CommittedOffset)]) -> Result<(), BrokerError> {
+    fn send_offsets(&mut self, fence: &Fence, offsets: &[(TopicPartition, CommittedOffset)]) -> Result<(), BrokerError> {
         self.check_in_transaction("committing positions with")?;
-        if !Membership::proves_something(group.generation, &group.member) || offsets.is_empty() {
+        if !Membership::proves_something(fence.generation(), fence.member()) || offsets.is_empty() {
             // The broker would check nothing.
-            let message = format!("a transaction of {} would not be fenced by a membership of group {}", self.id, group.group);
+            let message = format!("a transaction of {} would not be fenced by a membership of group {}", self.id, fence.group());
             return Err(BrokerError::new(ErrorKind::Fenced, message));
         }
         let list = list_of_positions(offsets)?;
-        let sent = self.retry(|left| ffi::send_offsets(self.native.client(), group, &list, left));
+        let sent = self.retry(|left| ffi::send_offsets(self.native.client(), fence, &list, left));
         sent.map_err(|failure| {
-            let failure = self.fatal().unwrap_or(failure);
-            let error = broker_error("committing positions of", &format!("group {}", group.group), &failure);
-            match kind(&failure) {
+            let (error, partition) = match (self.fatal(), self.native.context().failure()) {
+                // The transaction was lost before.
+                (None, Some((partition, refused))) => {
+                    (broker_error("writing to", &partition.to_string(), &refused), Some(partition))
+                }
+                (fatal, _) => {
+                    let failure = fatal.unwrap_or(failure);
+                    (broker_error("committing positions of", &format!("group {}", fence.group()), &failure), None)
+                }
+            };
+            let error = match error.kind() {
                 ErrorKind::Retry => BrokerError::new(ErrorKind::AbortTransaction, error.to_string()),
                 _ => error,
+            };
+            match partition {
+                Some(partition) => of_partition(error, partition),
+                None => error,
             }
         })
     }
@@ -174,11 +200,16 @@ impl TransactionalProducer for KafkaProducer {
         if !self.in_transaction {
             return Ok(());
         }
-        let aborted = self.retry(|left| self.native.abort_transaction(left).map_err(Failure::from));
+        let aborted = self.retry(|left| ffi::abort_transaction(self.native.client(), left));
         aborted.map_err(|failure| self.failed("aborting a transaction of", &failure))?;
         self.in_transaction = false;
         Ok(())
     }
+}
+
+/// The error of one partition's records, unless the whole producer has it.
+fn of_partition(error: BrokerError, partition: TopicPartition) -> BrokerError {
+    if error.kind() == ErrorKind::Fenced { error } else { error.of_partition(partition) }
 }
 
 /// 0 would be written as the time of writing, which may be years later.

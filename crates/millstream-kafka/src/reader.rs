@@ -15,7 +15,7 @@ use crate::batch::KafkaBatch;
 use crate::config::{KafkaConfig, Role};
 use crate::context::{Diary, lock};
 use crate::error::{broker_error, reading_error};
-use crate::ffi::{Consumption, Failure, KeepAlive};
+use crate::ffi::{self, Consumption, Failure, KeepAlive, Queue};
 use crate::partitions::number;
 
 const MESSAGES: usize = 4096;
@@ -38,7 +38,7 @@ struct ReaderClient {
     taken: Mutex<BTreeSet<TopicPartition>>,
 }
 
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct ReaderContext(Diary);
 
 impl ClientContext for ReaderContext {
@@ -75,7 +75,7 @@ impl Readers {
         if let Some(free) = clients.iter().find(|client| lock(&client.taken).insert(partition.clone())) {
             return Ok(free.clone());
         }
-        let native = config.client(Role::Reader).create_with_context(ReaderContext::default());
+        let native = config.client(Role::Reader).create_with_context(ReaderContext(Diary::new(config.connection())));
         let native = native.map_err(|error: KafkaError| broker_error("reading", &partition.to_string(), &error.into()))?;
         let taken = Mutex::new(BTreeSet::from([partition.clone()]));
         let client = Arc::new(ReaderClient { native: Arc::new(native), taken });
@@ -99,7 +99,7 @@ impl Drop for Place {
 /// Reads committed records of one partition.
 pub struct KafkaReader {
     // Ends before the place is free for another.
-    consumption: Option<Consumption>,
+    consumption: Option<(Consumption, Arc<Queue>)>,
     place: Place,
     position: Offset,
     answered: bool,
@@ -107,43 +107,54 @@ pub struct KafkaReader {
 
 impl KafkaReader {
     /// Fetching begins with the first read, so that a position that is gone by then is noticed and nothing stale is read.
-    fn consumption(&mut self) -> Result<&Consumption, BrokerError> {
+    fn queue(&mut self) -> Result<&Queue, BrokerError> {
         if self.consumption.is_none() {
             let Place { partition, client } = &self.place;
             let native = &client.native;
             let keep_alive: KeepAlive = native.clone();
-            let started = Consumption::start(native.client(), keep_alive, &partition.topic, number(partition), self.position.0);
-            self.consumption = Some(started.map_err(|failure| self.failed(failure))?);
+            let queue = Arc::new(Queue::new(native.client(), keep_alive));
+            let (topic, from) = (&partition.topic, self.position.0);
+            let started = Consumption::start(native.client(), queue.clone(), topic, number(partition), from);
+            self.consumption = Some((started.map_err(|failure| self.failed(failure))?, queue));
         }
-        self.consumption.as_ref().ok_or_else(|| self.failed(Failure::of_code(Code::State)))
+        let queue = self.consumption.as_ref().map(|(_, queue)| &**queue);
+        queue.ok_or_else(|| self.failed(Failure::of_code(Code::State)))
+    }
+
+    fn diary(&self) -> &Diary {
+        &self.place.client.native.context().0
     }
 
     fn failed(&self, failure: Failure) -> BrokerError {
-        let failure = self.place.client.native.context().0.explain(failure);
+        let failure = self.diary().explain(failure);
         reading_error(&format!("{} from offset {}", self.place.partition, self.position), &failure)
     }
 
     fn receive(&mut self, most: usize, max_wait: Duration) -> Result<KafkaBatch, BrokerError> {
-        let messages = self.consumption()?.fetch(most, max_wait);
+        let messages = self.queue()?.fetch(most, max_wait);
         let mut batch = KafkaBatch::new(self.place.partition.clone(), self.position, self.place.client.native.clone());
+        let mut at_end = false;
         for message in messages {
-            match message.error() {
+            match message.failure() {
                 None if message.offset() >= batch.next_offset().0 => batch.push(message),
                 None => {}
-                Some(Code::PartitionEOF) => {
-                    self.answered = true;
+                Some(failure) if failure.code == Code::PartitionEOF => {
+                    at_end = true;
                     batch.pass_to(Offset(message.offset()));
                 }
-                Some(code) => {
-                    let error = self.failed(Failure::new(code, message.error_text()));
+                Some(failure) => {
+                    let error = self.failed(failure);
                     if error.kind() != ErrorKind::Retry {
                         return Err(error);
                     }
-                    tracing::warn!(%error, "the client tries again");
+                    self.diary().tries_again(&error);
                 }
             }
         }
-        self.answered |= batch.next_offset() > self.position;
+        if at_end || batch.next_offset() > self.position {
+            self.answered = true;
+            self.diary().answered();
+        }
         Ok(batch)
     }
 }
@@ -155,8 +166,8 @@ impl LogReader for KafkaReader {
         let began = Instant::now();
         loop {
             // Serves the client's log and errors.
-            if let Some(Err(error)) = self.place.client.native.poll(Duration::ZERO) {
-                let error = self.failed(error.into());
+            if let Some(Err(failure)) = ffi::poll(&self.place.client.native, Duration::ZERO) {
+                let error = self.failed(failure);
                 if error.kind() == ErrorKind::Stop {
                     return Err(error);
                 }

@@ -1,8 +1,8 @@
 //! Rebalances, as they are told to a consumer by its polls.
 
 use std::collections::VecDeque;
-use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex};
 
 use millstream::record::TopicPartition;
 use rdkafka::TopicPartitionList;
@@ -12,6 +12,7 @@ use rdkafka::consumer::{BaseConsumer, Consumer, ConsumerContext};
 use rdkafka::error::KafkaError;
 use rdkafka::types::RDKafkaRespErr;
 
+use crate::connection::Connection;
 use crate::context::{Diary, lock};
 use crate::ffi::{Membership, membership};
 use crate::partitions::partitions_of;
@@ -29,7 +30,7 @@ pub(crate) enum Rebalance {
 }
 
 /// The context of a consumer in a group: writes down what the group asks for. The consumer does it, in its own time.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(crate) struct Rebalances {
     pub(crate) diary: Diary,
     asked: Mutex<VecDeque<Rebalance>>,
@@ -37,6 +38,10 @@ pub(crate) struct Rebalances {
 }
 
 impl Rebalances {
+    pub(crate) fn new(connection: Arc<Connection>) -> Self {
+        Self { diary: Diary::new(connection), asked: Mutex::default(), closing: AtomicBool::new(false) }
+    }
+
     /// What was asked for first and has not been taken.
     pub(crate) fn take(&self) -> Option<Rebalance> {
         lock(&self.asked).pop_front()

@@ -14,7 +14,7 @@ use std::time::Duration;
 
 use millstream::broker::local::Unit;
 use millstream::broker::{
-    Broker, CommittedOffset, Consumer, FetchedBatch, GroupMetadata, Isolation, LogReader, Polled, TopicSettings,
+    Broker, CommittedOffset, Fence, Fetched, FetchedBatch, Fetcher, Isolation, LogReader, MemberEvent, Membership, TopicSettings,
     TransactionalProducer,
 };
 use millstream::clock::ManualClock;
@@ -163,30 +163,34 @@ fn take_in(broker: &EmbeddedBroker, numbers: impl Iterator<Item = u64>) {
 }
 
 fn count(broker: &EmbeddedBroker) {
-    let mut consumer = broker.subscribe(GROUP, "member", &["clicks".into()]).unwrap();
+    let mut member = broker.join(GROUP, "member", &["clicks".into()]).unwrap();
+    let mut fetcher = broker.fetcher().unwrap();
     let mut producer = broker.producer("count").unwrap();
-    let mut proof: Option<GroupMetadata> = None;
+    let mut proof: Option<Fence> = None;
     loop {
-        match consumer.poll(Duration::from_secs(1)).unwrap() {
-            Polled::Assigned { partitions, group } => {
-                let committed = broker.committed(GROUP, &partitions).unwrap();
-                for (partition, committed) in partitions.iter().zip(committed) {
-                    consumer.start(partition, committed.map_or(Offset(0), |committed| committed.offset)).unwrap();
-                }
-                proof = Some(group);
+        if let MemberEvent::Assigned { partitions, fence } = member.poll(Duration::ZERO).unwrap() {
+            let committed = broker.committed(GROUP, &partitions).unwrap();
+            for (partition, committed) in partitions.iter().zip(committed) {
+                fetcher.start(partition, committed.map_or(Offset(0), |committed| committed.offset)).unwrap();
             }
-            Polled::Batch(batch) => {
-                let mut records = Vec::new();
-                batch.records(&mut records).unwrap();
-                let to = tp("counts", batch.partition().partition.0);
-                producer.begin().unwrap();
-                producer.send(&to, &Record::new(None, Some(&(records.len() as u64).to_be_bytes()), Timestamp(0))).unwrap();
-                let position = CommittedOffset { offset: batch.next_offset(), metadata: String::new() };
-                producer.send_offsets(proof.as_ref().unwrap(), &[(batch.partition().clone(), position)]).unwrap();
-                producer.commit().unwrap();
-                say(&format!("position {} {}", batch.partition().partition, batch.next_offset()));
-            }
-            _ => {}
+            proof = Some(fence);
+        }
+        match fetcher.poll(Duration::from_secs(1)).unwrap() {
+            Fetched::Batch(batch) => count_batch(&batch, &mut producer, proof.as_ref().unwrap()),
+            Fetched::Failed(partition, error) => panic!("{partition} failed: {error}"),
+            Fetched::Nothing => {}
         }
     }
+}
+
+fn count_batch(batch: &impl FetchedBatch, producer: &mut impl TransactionalProducer, proof: &Fence) {
+    let mut records = Vec::new();
+    batch.records(&mut records).unwrap();
+    let to = tp("counts", batch.partition().partition.0);
+    producer.begin().unwrap();
+    producer.send(&to, &Record::new(None, Some(&(records.len() as u64).to_be_bytes()), Timestamp(0))).unwrap();
+    let position = CommittedOffset { offset: batch.next_offset(), metadata: String::new() };
+    producer.send_offsets(proof, &[(batch.partition().clone(), position)]).unwrap();
+    producer.commit().unwrap();
+    say(&format!("position {} {}", batch.partition().partition, batch.next_offset()));
 }

@@ -25,7 +25,7 @@
 //!     .count(Materialized::as_("ad-clicks-store").with_retention(days(7)));
 //! let topology = builder.build()?;
 //!
-//! // The driver runs it without a broker to install; a `StreamThread` runs it on a real one.
+//! // The driver runs it without a broker to install; an `Instance` runs it on a real one.
 //! let mut driver = TopologyTestDriver::new(topology, Timestamp(0))?;
 //! for (ad, time) in [(7, 1_000), (7, 2_000), (8, 3_000)] {
 //!     let click = format!(r#"{{"ad_id": {ad}}}"#);
@@ -47,6 +47,7 @@
 
 pub mod broker;
 pub mod clock;
+mod kept;
 pub mod partitioner;
 pub mod query;
 pub mod record;

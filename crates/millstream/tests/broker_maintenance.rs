@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use millstream::broker::local::{LocalBroker, MemoryBroker, MemoryLog, Unit};
 use millstream::broker::{
-    Broker, CommittedOffset, Consumer, FetchedBatch, GroupMetadata, Isolation, LogReader, Polled, TopicSettings,
+    Broker, CommittedOffset, Fence, FetchedBatch, Isolation, LogReader, MemberEvent, Membership, TopicSettings,
     TransactionalProducer,
 };
 use millstream::clock::ManualClock;
@@ -153,8 +153,7 @@ fn keys_that_do_not_repeat_are_all_kept() {
 fn retention_by_time_drops_what_is_old_and_consumed() {
     let retention = Some(Duration::from_millis(1000));
     let (broker, clock) = broker(&TopicSettings { retention, ..TopicSettings::kept_for_ever(1) });
-    let mut consumer = broker.subscribe("group", "member", &["log".into()]).unwrap();
-    let Polled::Assigned { group, .. } = consumer.poll(Duration::ZERO).unwrap() else { panic!("assigned") };
+    let (_member, fence) = member(&broker, "group");
     for number in 0..300_u64 {
         append(&broker, &[(b"k", Some(number), number as i64)]);
     }
@@ -162,7 +161,7 @@ fn retention_by_time_drops_what_is_old_and_consumed() {
     maintain_to_the_end(&broker);
     assert_eq!(stored(&broker).len(), 300, "nothing that the group has still to read");
 
-    commit(&broker, &group, 200);
+    commit(&broker, &fence, 200);
     clock.set(Timestamp(1100));
     maintain_to_the_end(&broker);
     assert_eq!(stored(&broker).len(), 300, "the first segment holds records that are not old yet");
@@ -189,11 +188,18 @@ fn retention_by_size_drops_whole_segments() {
     assert!(bytes <= limit as usize + (1 << 20) && bytes > 1 << 20, "{bytes}");
 }
 
-fn commit(broker: &MemoryBroker, group: &GroupMetadata, offset: i64) {
+/// The only member of a group.
+fn member(broker: &MemoryBroker, group: &str) -> (<MemoryBroker as Broker>::Membership, Fence) {
+    let mut member = broker.join(group, "member", &["log".into()]).unwrap();
+    let MemberEvent::Assigned { fence, .. } = member.poll(Duration::ZERO).unwrap() else { panic!("assigned") };
+    (member, fence)
+}
+
+fn commit(broker: &MemoryBroker, fence: &Fence, offset: i64) {
     let mut producer = broker.producer("p").unwrap();
     producer.begin().unwrap();
     let offset = CommittedOffset { offset: Offset(offset), metadata: String::new() };
-    producer.send_offsets(group, &[(log(), offset)]).unwrap();
+    producer.send_offsets(fence, &[(log(), offset)]).unwrap();
     producer.commit().unwrap();
 }
 
@@ -206,18 +212,16 @@ fn a_group_that_nobody_runs_holds_nothing_back_while_another_runs() {
         maintain_to_the_end(broker);
         stored(broker).keys().next().copied()
     };
-    let mut slow = broker.subscribe("slow", "member", &["log".into()]).unwrap();
-    let Polled::Assigned { group, .. } = slow.poll(Duration::ZERO).unwrap() else { panic!("assigned") };
+    let (mut slow, fence) = member(&broker, "slow");
     clock.set(Timestamp(1_000));
     assert_eq!(first(&broker), Some(0), "it has committed nothing");
-    commit(&broker, &group, 100);
+    commit(&broker, &fence, 100);
     slow.leave().unwrap();
     assert_eq!(first(&broker), Some(100), "nobody runs, and it may come back");
 
-    let mut fast = broker.subscribe("fast", "member", &["log".into()]).unwrap();
-    let Polled::Assigned { group, .. } = fast.poll(Duration::ZERO).unwrap() else { panic!("assigned") };
+    let (_fast, fence) = member(&broker, "fast");
     assert_eq!(first(&broker), Some(100), "it has committed nothing");
-    commit(&broker, &group, 250);
+    commit(&broker, &fence, 250);
     assert_eq!(first(&broker), Some(250), "only the group that runs counts");
 }
 

@@ -7,7 +7,7 @@ use millstream::broker::local::{MemoryBroker, Unit};
 use millstream::broker::{Broker, TopicSettings};
 use millstream::clock::ManualClock;
 use millstream::record::{Partition, Record, Timestamp, TopicPartition};
-use millstream::runtime::{Parts, Registry, StreamThread, StreamsConfig};
+use millstream::runtime::{Instance, Parts, Registry, StreamsConfig};
 use millstream::serdes::{Bytes, Utf8};
 use millstream::store::memory::MemoryStores;
 use millstream::time::TimeWindows;
@@ -33,11 +33,11 @@ fn run(broker: &Arc<MemoryBroker>, clock: &Arc<ManualClock>, topology: Topology)
         registry: Registry::new(),
         observer: Arc::new(()),
     };
-    let mut thread = StreamThread::new(0, parts);
+    let mut instance = Instance::new(1, parts);
     for _ in 0..20 {
-        thread.step(Duration::ZERO).map_err(|error| error.to_string())?;
+        instance.step(Duration::ZERO).map_err(|error| error.to_string())?;
     }
-    thread.close().map_err(|error| error.to_string())
+    instance.close().map_err(|error| error.to_string())
 }
 
 #[test]

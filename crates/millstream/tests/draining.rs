@@ -7,7 +7,7 @@ use millstream::broker::local::{MemoryBroker, Unit};
 use millstream::broker::{Broker, FetchedBatch, Isolation, LogReader, TopicSettings};
 use millstream::clock::ManualClock;
 use millstream::record::{Offset, Partition, Record, Timestamp, TopicPartition};
-use millstream::runtime::{Parts, Registry, StreamThread, StreamsConfig};
+use millstream::runtime::{Instance, Parts, Registry, StreamsConfig};
 use millstream::serdes::{Bytes, Utf8, WindowedKey};
 use millstream::store::memory::MemoryStores;
 use millstream::time::TimeWindows;
@@ -24,17 +24,17 @@ fn topology() -> Topology {
     builder.build().expect("it can work")
 }
 
-fn thread(broker: &Arc<MemoryBroker>, clock: &Arc<ManualClock>, number: usize, drain: bool) -> StreamThread<MemoryBroker> {
+fn instance(broker: &Arc<MemoryBroker>, clock: &Arc<ManualClock>, id: &str, drain: bool) -> Instance<MemoryBroker> {
     let parts = Parts {
         broker: broker.clone(),
         topology: topology(),
-        config: StreamsConfig { commit_interval: Duration::ZERO, drain, ..StreamsConfig::new("app") },
+        config: StreamsConfig { commit_interval: Duration::ZERO, drain, instance_id: id.to_owned(), ..StreamsConfig::new("app") },
         provider: Arc::new(MemoryStores::new()),
         clock: clock.clone(),
         registry: Registry::new(),
         observer: Arc::new(()),
     };
-    StreamThread::new(number, parts)
+    Instance::new(1, parts)
 }
 
 fn partition(topic: &str) -> TopicPartition {
@@ -70,9 +70,9 @@ fn committed(broker: &MemoryBroker, topic: &str) -> Option<Offset> {
 
 /// Stops as a crash does once the repartition topic holds what is not counted.
 fn leave_uncounted_behind(broker: &Arc<MemoryBroker>, clock: &Arc<ManualClock>) {
-    let mut thread = thread(broker, clock, 0, false);
+    let mut instance = instance(broker, clock, "0", false);
     for _ in 0..20 {
-        thread.step(Duration::ZERO).expect("it runs");
+        instance.step(Duration::ZERO).expect("it runs");
     }
     for (word, time) in [("a", 1), ("b", 2), ("a", 3)] {
         write(broker, word, time);
@@ -85,7 +85,7 @@ fn leave_uncounted_behind(broker: &Arc<MemoryBroker>, clock: &Arc<ManualClock>) 
         if uncounted() {
             return;
         }
-        thread.step(Duration::ZERO).expect("it runs");
+        instance.step(Duration::ZERO).expect("it runs");
     }
     panic!("the shuffle never held anything");
 }
@@ -98,15 +98,15 @@ fn what_was_shuffled_is_counted_and_the_topic_emptied_while_nothing_new_is_read(
     leave_uncounted_behind(&broker, &clock);
     write(&broker, "c", 4);
 
-    let mut thread = thread(&broker, &clock, 1, true);
-    assert_eq!(thread.draining().expect("it is told"), None, "nothing is known before the first step");
+    let mut instance = instance(&broker, &clock, "1", true);
+    assert_eq!(instance.draining().expect("it is told").running, 0, "nothing runs before the first step");
     let mut steps = 0;
-    while !thread.draining().expect("it is told").is_some_and(|draining| draining.is_complete()) {
-        thread.step(Duration::ZERO).expect("it runs");
+    while !instance.draining().expect("it is told").is_complete() {
+        instance.step(Duration::ZERO).expect("it runs");
         steps += 1;
-        assert!(steps < 100, "{:?}", thread.draining());
+        assert!(steps < 100, "{:?}", instance.draining());
     }
-    let emptied = thread.finish_draining().expect("it is complete");
+    let emptied = instance.finish_draining().expect("it is complete");
     let range = broker.log_range(&partition(REPARTITION), Isolation::ReadUncommitted).expect("it is there");
     assert_eq!(emptied, [(partition(REPARTITION), range.end)]);
     assert_eq!(range.start, range.end, "it is empty");
@@ -121,7 +121,7 @@ fn what_is_not_counted_is_not_deleted() {
     let broker = Arc::new(MemoryBroker::in_memory(clock.clone()));
     broker.create_topic(WORDS, &TopicSettings::kept_for_ever(1)).expect("it is new");
     leave_uncounted_behind(&broker, &clock);
-    let thread = thread(&broker, &clock, 1, true);
-    let refused = thread.finish_draining().expect_err("it has not begun").to_string();
+    let instance = instance(&broker, &clock, "1", true);
+    let refused = instance.finish_draining().expect_err("it has not begun").to_string();
     assert!(refused.contains("not counted to their end"), "{refused}");
 }

@@ -8,14 +8,15 @@ use std::time::Duration;
 use millstream::broker::local::faults::{Call, Fault, FaultyBroker};
 use millstream::broker::local::{MemoryBroker, Unit};
 use millstream::broker::{
-    Broker, BrokerError, CommittedOffset, Consumer, ErrorKind, FetchedBatch, Isolation, LogRange, LogReader, Polled,
+    Broker, BrokerError, CommittedOffset, ErrorKind, FetchedBatch, Isolation, LogRange, LogReader, MemberEvent, Membership,
     TopicDescription, TopicSettings, TransactionalProducer,
 };
 use millstream::clock::ManualClock;
 use millstream::record::{Offset, Partition, Record, Timestamp, Topic, TopicPartition};
-use millstream::runtime::{Parts, Registry, StreamThread, StreamsConfig};
+use millstream::runtime::{Instance, Parts, Registry, StreamsConfig, TaskStatus};
 use millstream::serdes::{Bytes, Utf8, WindowedKey};
 use millstream::store::memory::MemoryStores;
+use millstream::task::TaskState;
 use millstream::task::metadata::OffsetMetadata;
 use millstream::time::TimeWindows;
 use millstream::topology::{Materialized, StreamsBuilder, Topology};
@@ -33,12 +34,12 @@ fn topology() -> Topology {
     builder.build().expect("it can work")
 }
 
-/// A thread of an instance that makes itself known there.
-fn thread<B: Broker>(broker: B, clock: &Arc<ManualClock>, registry: &Registry) -> StreamThread<B> {
-    thread_with(MemoryStores::new(), broker, clock, registry)
+/// An instance that makes itself known there.
+fn instance<B: Broker>(broker: B, clock: &Arc<ManualClock>, registry: &Registry) -> Instance<B> {
+    instance_with(MemoryStores::new(), broker, clock, registry)
 }
 
-fn thread_with<B: Broker>(stores: MemoryStores, broker: B, clock: &Arc<ManualClock>, registry: &Registry) -> StreamThread<B> {
+fn instance_with<B: Broker>(stores: MemoryStores, broker: B, clock: &Arc<ManualClock>, registry: &Registry) -> Instance<B> {
     let parts = Parts {
         broker: Arc::new(broker),
         topology: topology(),
@@ -48,17 +49,21 @@ fn thread_with<B: Broker>(stores: MemoryStores, broker: B, clock: &Arc<ManualClo
         registry: registry.clone(),
         observer: Arc::new(()),
     };
-    StreamThread::new(0, parts)
+    Instance::new(1, parts)
 }
 
-fn go<B: Broker>(thread: &mut StreamThread<B>) -> Result<(), String> {
-    (0..200).try_for_each(|_| thread.step(Duration::ZERO).map(drop)).map_err(|error| error.to_string())
+fn go<B: Broker>(instance: &mut Instance<B>) -> Result<(), String> {
+    (0..200).try_for_each(|_| instance.step(Duration::ZERO).map(drop)).map_err(|error| error.to_string())
 }
 
+/// Runs an instance for a while. A task in quarantine is its error, too.
 fn run(broker: &MemoryBroker, clock: &Arc<ManualClock>) -> Result<(), String> {
-    let mut thread = thread(broker.clone(), clock, &Registry::new());
-    go(&mut thread)?;
-    thread.close().map_err(|error| error.to_string())
+    let registry = Registry::new();
+    let mut instance = instance(broker.clone(), clock, &registry);
+    go(&mut instance)?;
+    let quarantined = registry.tasks().into_iter().find(|task| task.state == TaskState::Quarantined);
+    instance.close().map_err(|error| error.to_string())?;
+    quarantined.map_or(Ok(()), |task| Err(task.trouble.expect("a reason")))
 }
 
 fn broker() -> (MemoryBroker, Arc<ManualClock>) {
@@ -89,11 +94,11 @@ fn set_positions(broker: &MemoryBroker, topic: &str, offset: i64, metadata: &str
 
 /// Commits positions as a member of the group that then leaves.
 fn commit(broker: &MemoryBroker, topics: &[Topic], positions: impl FnOnce(Vec<TopicPartition>) -> Positions) {
-    let mut member = broker.subscribe("app", "member", topics).expect("joined");
-    let Polled::Assigned { partitions, group } = member.poll(Duration::ZERO).expect("told") else { panic!("assigned") };
+    let mut member = broker.join("app", "member", topics).expect("joined");
+    let MemberEvent::Assigned { partitions, fence } = member.poll(Duration::ZERO).expect("told") else { panic!("assigned") };
     let mut producer = broker.producer("outside").expect("it is given");
     producer.begin().expect("begun");
-    producer.send_offsets(&group, &positions(partitions)).expect("sent");
+    producer.send_offsets(&fence, &positions(partitions)).expect("sent");
     producer.commit().expect("committed");
     member.leave().expect("left");
 }
@@ -177,14 +182,14 @@ fn an_instance_that_starts_a_task_again_sees_that_its_commit_was_lost() {
     let (broker, clock) = broker();
     let registry = Registry::new();
     write_words(&broker);
-    let mut first = thread(broker.clone(), &clock, &registry);
+    let mut first = instance(broker.clone(), &clock, &registry);
     go(&mut first).expect("it counts");
     let before = positions(&broker);
     write_words(&broker);
     go(&mut first).expect("it counts");
     first.close().expect("it leaves");
     commit(&broker, &[WORDS.into()], |_| before.clone());
-    let refused = go(&mut thread(broker.clone(), &clock, &registry)).expect_err("it would count twice");
+    let refused = go(&mut instance(broker.clone(), &clock, &registry)).expect_err("it would count twice");
     for part in ["words-", "is 10, though 20 was committed from here", "clickmill reset"] {
         assert!(refused.contains(part), "{refused}");
     }
@@ -197,7 +202,7 @@ fn an_instance_that_starts_anew_sees_by_its_stores_that_a_commit_was_lost() {
     let (broker, clock) = broker();
     let stores = MemoryStores::new();
     write_words(&broker);
-    let mut first = thread_with(stores.clone(), broker.clone(), &clock, &Registry::new());
+    let mut first = instance_with(stores.clone(), broker.clone(), &clock, &Registry::new());
     go(&mut first).expect("it counts");
     let partitions: Vec<_> = (0..PARTITIONS).map(|number| TopicPartition::new(SHUFFLED, Partition(number))).collect();
     let before: Positions = {
@@ -209,7 +214,7 @@ fn an_instance_that_starts_anew_sees_by_its_stores_that_a_commit_was_lost() {
     first.close().expect("it leaves");
     commit(&broker, &[SHUFFLED.into()], |_| before.clone());
     for _ in 0..2 {
-        let mut next = thread_with(stores.clone(), broker.clone(), &clock, &Registry::new());
+        let mut next = instance_with(stores.clone(), broker.clone(), &clock, &Registry::new());
         let refused = go(&mut next).expect_err("it would count twice, however often it is started");
         assert!(refused.contains(SHUFFLED) && refused.contains("was committed from here"), "{refused}");
     }
@@ -221,10 +226,13 @@ fn an_instance_that_starts_anew_sees_by_its_stores_that_a_commit_was_lost() {
 struct Forgetful {
     broker: FaultyBroker,
     knows: Arc<Mutex<Option<Result<Positions, BrokerError>>>>,
+    /// The topic of the words, or of what is shuffled, was made again.
+    made_again: Arc<Mutex<Option<&'static str>>>,
 }
 
 impl Broker for Forgetful {
-    type Consumer = <FaultyBroker as Broker>::Consumer;
+    type Membership = <FaultyBroker as Broker>::Membership;
+    type Fetcher = <FaultyBroker as Broker>::Fetcher;
     type Producer = <FaultyBroker as Broker>::Producer;
     type Reader = <FaultyBroker as Broker>::Reader;
 
@@ -240,7 +248,9 @@ impl Broker for Forgetful {
     }
 
     fn describe_topic(&self, topic: &str) -> Result<Option<TopicDescription>, BrokerError> {
-        self.broker.describe_topic(topic)
+        let described = self.broker.describe_topic(topic)?;
+        let is_again = *self.made_again.lock().expect("not poisoned") == Some(topic);
+        Ok(described.map(|known| if is_again { TopicDescription { id: "another".to_owned(), ..known } } else { known }))
     }
 
     fn create_topic(&self, topic: &str, settings: &TopicSettings) -> Result<(), BrokerError> {
@@ -255,8 +265,12 @@ impl Broker for Forgetful {
         self.broker.delete_records(partition, before)
     }
 
-    fn subscribe(&self, group: &str, member: &str, topics: &[Topic]) -> Result<Self::Consumer, BrokerError> {
-        self.broker.subscribe(group, member, topics)
+    fn join(&self, group: &str, member: &str, topics: &[Topic]) -> Result<Self::Membership, BrokerError> {
+        self.broker.join(group, member, topics)
+    }
+
+    fn fetcher(&self) -> Result<Self::Fetcher, BrokerError> {
+        self.broker.fetcher()
     }
 
     fn producer(&self, transactional_id: &str) -> Result<Self::Producer, BrokerError> {
@@ -277,29 +291,73 @@ fn a_task_that_goes_on_after_a_failed_transaction_sees_that_the_one_before_was_l
         let fault = Fault::Fail(ErrorKind::AbortTransaction);
         move |call| (call == Call::Commit && fails.swap(false, Ordering::Relaxed)).then_some(fault)
     };
-    let forgetful = Forgetful { broker: FaultyBroker::new(broker.clone(), Arc::new(faults)), knows: Arc::default() };
-    let mut thread = thread(forgetful.clone(), &clock, &Registry::new());
+    let forgetful = Forgetful {
+        broker: FaultyBroker::new(broker.clone(), Arc::new(faults)),
+        knows: Arc::default(),
+        made_again: Arc::default(),
+    };
+    let mut instance = instance(forgetful.clone(), &clock, &Registry::new());
     write_words(&broker);
-    go(&mut thread).expect("it counts");
+    go(&mut instance).expect("it counts");
     // A transaction that fails while what was committed has lasted.
     fails.store(true, Ordering::Relaxed);
     write_words(&broker);
-    go(&mut thread).expect("it counts them with the next");
+    go(&mut instance).expect("it counts them with the next");
     assert_eq!(counts(&broker), each(10 * i64::from(PARTITIONS)));
     // One while that cannot be told: the next commit goes on, for it may be what the positions wait for.
     *forgetful.knows.lock().expect("not poisoned") = Some(Err(BrokerError::new(ErrorKind::Retry, "a transaction holds them")));
     fails.store(true, Ordering::Relaxed);
     write_words(&broker);
-    go(&mut thread).expect("it counts them with the next");
+    go(&mut instance).expect("it counts them with the next");
     assert_eq!(counts(&broker), each(15 * i64::from(PARTITIONS)));
     // And one while it has not.
     let known = positions(&broker).into_iter().map(|(of, committed)| (of, CommittedOffset { offset: Offset(10), ..committed }));
     *forgetful.knows.lock().expect("not poisoned") = Some(Ok(known.collect()));
     fails.store(true, Ordering::Relaxed);
     write_words(&broker);
-    let refused = go(&mut thread).expect_err("what was committed is gone");
+    let refused = go(&mut instance).expect_err("what was committed is gone");
     for part in ["though", "was committed from here", "clickmill reset"] {
         assert!(refused.contains(part), "{refused}");
     }
     assert_eq!(counts(&broker), each(15 * i64::from(PARTITIONS)), "nothing more is counted");
+}
+
+#[test]
+fn nothing_is_committed_for_a_topic_that_was_made_again_while_it_was_read() {
+    for topic in [WORDS, "app-counts-repartition"] {
+        let (broker, clock) = broker();
+        let nothing = |_| None;
+        let remade = Forgetful {
+            broker: FaultyBroker::new(broker.clone(), Arc::new(nothing)),
+            knows: Arc::default(),
+            made_again: Arc::default(),
+        };
+        let registry = Registry::new();
+        let mut instance = instance(remade.clone(), &clock, &registry);
+        write_words(&broker);
+        go(&mut instance).expect("it counts");
+        let (counted, committed) = (counts(&broker), positions(&broker));
+        assert_eq!(counted, each(5 * i64::from(PARTITIONS)));
+        *remade.made_again.lock().expect("not poisoned") = Some(topic);
+        write_words(&broker);
+        go(&mut instance).expect("the others go on");
+        // What had to look it up again has waited for a moment.
+        clock.advance_ms(1_000);
+        go(&mut instance).expect("the others go on");
+        assert_eq!(counts(&broker), counted, "{topic}");
+        assert!(topic != WORDS || positions(&broker) == committed, "a position of another topic is committed");
+        // Those that have read something of it; of what is shuffled that is not every partition.
+        let has_read = |task: &TaskStatus| &*task.input().topic == topic && task.state == TaskState::Quarantined;
+        let quarantined: Vec<_> = registry.tasks().into_iter().filter(has_read).collect();
+        assert!(!quarantined.is_empty() && (topic != WORDS || quarantined.len() == PARTITIONS as usize), "{quarantined:?}");
+        for task in &quarantined {
+            let reason = task.trouble.as_deref().unwrap_or_default();
+            assert!(reason.contains("made again") && reason.contains("--accept-gap"), "{reason}");
+        }
+        // Nothing was made again after all: they go on from where they were.
+        *remade.made_again.lock().expect("not poisoned") = None;
+        assert!(quarantined.iter().all(|task| registry.retry(task.id)));
+        go(&mut instance).expect("it counts");
+        assert_eq!(counts(&broker), each(10 * i64::from(PARTITIONS)), "{topic}");
+    }
 }

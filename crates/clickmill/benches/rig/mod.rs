@@ -1,4 +1,4 @@
-//! One thread of the engine on a broker and stores, driven until nothing is left to do.
+//! An instance of one thread on a broker and stores, driven until nothing is left to do.
 
 // Each benchmark uses its own part of it.
 #![allow(dead_code, reason = "compiled into several benchmarks")]
@@ -14,7 +14,7 @@ use millstream::broker::{Broker, TopicSettings};
 use millstream::clock::Clock;
 use millstream::query::Counts;
 use millstream::record::Timestamp;
-use millstream::runtime::{Parts, Registry, Stepped, StreamThread, StreamsConfig};
+use millstream::runtime::{Instance, Parts, Registry, Stepped, StreamsConfig};
 use millstream::store::StoreProvider;
 use millstream::store::memory::MemoryStores;
 use millstream::topology::Topology;
@@ -48,12 +48,12 @@ impl Clock for SkippingClock {
     }
 }
 
-/// The thread with all it works on. Where that is a directory, it goes with it.
+/// The instance with all it works on. Where that is a directory, it goes with it.
 pub(crate) struct Rig<S: LogStorage> {
     pub(crate) broker: Arc<LocalBroker<S>>,
     pub(crate) clock: Arc<SkippingClock>,
     pub(crate) counts: Counts<LocalBroker<S>>,
-    thread: StreamThread<LocalBroker<S>>,
+    instance: Instance<LocalBroker<S>>,
     commit_interval: Duration,
     _dir: Option<TempDir>,
 }
@@ -91,7 +91,7 @@ impl<S: LogStorage> Rig<S> {
             registry,
             observer: Arc::new(()),
         };
-        Self { broker, clock, counts, thread: StreamThread::new(0, parts), commit_interval, _dir: dir }
+        Self { broker, clock, counts, instance: Instance::new(1, parts), commit_interval, _dir: dir }
     }
 
     /// Appends a unit of source records.
@@ -103,7 +103,7 @@ impl<S: LogStorage> Rig<S> {
     pub(crate) fn run(&mut self) {
         let mut idle = 0;
         while idle < 3 {
-            match self.thread.step(Duration::ZERO).expect("the thread goes on") {
+            match self.instance.step(Duration::ZERO).expect("the thread goes on") {
                 Stepped::Idle => {
                     idle += 1;
                     self.clock.skip(self.commit_interval);

@@ -105,18 +105,26 @@ fn picture(plan: &Plan) -> String {
     format!("{table}\n{}\n{}\n{state}", line("to be deleted:", &plan.topics), line("kept:", &plan.kept))
 }
 
+fn shown(Gap { partition, committed, start, made_again }: &Gap) -> String {
+    let from = committed.offset;
+    match made_again {
+        Some(_) => format!(
+            "{partition}: its topic was made again; what the one before held from offset {from} on is given up; it goes on at {start}"
+        ),
+        None => {
+            let (last, lost) = (start.0 - 1, start.0 - from.0);
+            format!("{partition}: offsets {from} to {last} are given up, {lost} in all; it goes on at {start}")
+        }
+    }
+}
+
 fn accept_gaps(broker: &KafkaBroker, config: &Config, execute: bool) -> Result<(), CommandError> {
     let gaps = reset::gaps(broker, config)?;
     if gaps.is_empty() {
-        return Ok(writeln!(io::stdout(), "no position lies before the start of its log: there is no gap to accept")?);
+        return Ok(writeln!(io::stdout(), "every position can be gone on from: there is no gap to accept")?);
     }
-    for Gap { partition, committed, start } in &gaps {
-        let (from, lost) = (committed.offset, start.0 - committed.offset.0);
-        writeln!(
-            io::stdout(),
-            "{partition}: offsets {from} to {} are given up, {lost} in all; it goes on at {start}",
-            start.0 - 1
-        )?;
+    for gap in &gaps {
+        writeln!(io::stdout(), "{}", shown(gap))?;
     }
     if !execute {
         return nothing_changed();

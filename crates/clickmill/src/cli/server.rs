@@ -44,7 +44,7 @@ impl PeriodArgs {
 
 /// What an answer rests on, in a line.
 pub(super) fn completeness_line(completeness: &Completeness) -> String {
-    let Completeness { complete, partitions, answered, max_lag, stream_time, final_until } = completeness;
+    let Completeness { complete, partitions, answered, max_lag, stream_time, final_until, trouble } = completeness;
     let whole = if *complete { "complete".to_owned() } else { format!("INCOMPLETE, {answered} of {partitions} partitions") };
     let lag = match max_lag {
         Some(0) => ", nothing waits to be counted".to_owned(),
@@ -53,5 +53,6 @@ pub(super) fn completeness_line(completeness: &Completeness) -> String {
     };
     let time = stream_time.as_ref().map_or(String::new(), |time| format!(", stream time {time}"));
     let last = final_until.as_ref().map_or(String::new(), |time| format!(", final until {time}"));
-    printable(&format!("{whole}{lag}{time}{last}"))
+    let trouble = trouble.as_ref().map_or(String::new(), |trouble| format!("; {trouble}"));
+    printable(&format!("{whole}{lag}{time}{last}{trouble}"))
 }

@@ -93,6 +93,8 @@ pub struct Completeness {
     pub stream_time: Option<String>,
     /// Every window that ends by then is final.
     pub final_until: Option<String>,
+    /// What the answer waits for that will not end by itself soon.
+    pub trouble: Option<String>,
 }
 
 /// All instances of the application.

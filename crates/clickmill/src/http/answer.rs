@@ -83,6 +83,10 @@ struct CompletenessBody {
     stream_time: Option<Time>,
     /// Every window that ends at or before it is final, listed or not; null where none is.
     final_until: Option<Time>,
+    /// What the answer waits for that will not end by itself soon, such as an open transaction of another producer; absent where there is
+    /// nothing.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    trouble: Option<String>,
 }
 
 /// A partition that a copy answered for.
@@ -127,6 +131,7 @@ impl From<Completeness> for CompletenessBody {
             lag_age_ms: completeness.lag_age_ms,
             stream_time: completeness.stream_time.map(Time),
             final_until: completeness.final_until.map(Time),
+            trouble: completeness.trouble,
         }
     }
 }

@@ -1,8 +1,10 @@
 //! `POST /v1/clicks`: clicks in.
 
+use std::time::Instant;
+
 use axum::Json;
 use axum::body::{Body, Bytes, to_bytes};
-use axum::extract::State;
+use axum::extract::{Extension, State};
 use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use millstream::partitioner::partition_for_key;
@@ -11,6 +13,7 @@ use tokio::sync::OwnedSemaphorePermit;
 use utoipa::ToSchema;
 
 use super::body::BodyFormat;
+use super::limits::Deadline;
 use super::mill::{AppendError, Appended, Idempotency, IncomingClick};
 use super::params::{NoParams, Params};
 use super::problem::{Problem, ProblemBody, ProblemKind};
@@ -107,6 +110,7 @@ pub(super) struct Rejected {
 pub(super) async fn post_clicks(
     State(service): State<Service>,
     Params(NoParams): Params<NoParams>,
+    deadline: Extension<Deadline>,
     headers: HeaderMap,
     body: Body,
 ) -> Result<Response, Problem> {
@@ -120,8 +124,8 @@ pub(super) async fn post_clicks(
     let room = service.limits().room_for_body(announced.unwrap_or(max_body)).await;
     let body = to_bytes(body, max_body).await.map_err(|error| unread(&error, max_body))?;
     let work = {
-        let service = service.clone();
-        move || take_in(&service, format, key.as_deref(), &body, room)
+        let (service, Extension(Deadline(deadline))) = (service.clone(), deadline);
+        move || take_in(&service, format, key.as_deref(), &body, deadline, room)
     };
     service.limits().intake(work).await?
 }
@@ -132,6 +136,7 @@ fn take_in(
     format: BodyFormat,
     key: Option<&[u8]>,
     body: &Bytes,
+    deadline: Instant,
     mut room: OwnedSemaphorePermit,
 ) -> Result<Response, Problem> {
     let (mill, metrics) = (service.mill(), service.metrics());
@@ -164,7 +169,7 @@ fn take_in(
         return Ok((StatusCode::UNPROCESSABLE_ENTITY, Json(answer)).into_response());
     }
     let answer = serde_json::to_vec(&answer).map_err(|error| Problem::new(ProblemKind::Internal, error.to_string()))?;
-    match mill.append(&accepted, arrived, key.map(|key| Idempotency { key, answer: &answer })) {
+    match mill.append(&accepted, arrived, deadline, key.map(|key| Idempotency { key, answer: &answer })) {
         Err(AppendError::Partly { durable, reason }) => {
             let stored = partly_stored(&refused, &durable);
             metrics.clicks_accepted(stored.accepted);

@@ -1,6 +1,7 @@
 //! What keeps one instance within its means: requests at once, bodies in memory, threads that block, time.
 
 use std::sync::Arc;
+use std::time::Instant;
 
 use axum::extract::{Request, State};
 use axum::middleware::Next;
@@ -120,9 +121,14 @@ async fn run_blocking<T: Send + 'static>(
     tokio::task::spawn_blocking(work).await.map_err(|error| Problem::new(ProblemKind::Internal, error.to_string()))
 }
 
+/// When the answer to a request must begin.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Deadline(pub(super) Instant);
+
 /// Refuses requests beyond the number that may run at once, and ends those that take too long.
-pub(super) async fn bound(State(service): State<Service>, request: Request, next: Next) -> Response {
+pub(super) async fn bound(State(service): State<Service>, mut request: Request, next: Next) -> Response {
     let options = service.options();
+    request.extensions_mut().insert(Deadline(Instant::now() + options.request_timeout));
     let Ok(_permit) = service.limits().requests.try_acquire() else {
         let detail = format!("{} requests are being worked on", options.max_concurrent_requests);
         return Problem::new(ProblemKind::Overloaded, detail).into_response();

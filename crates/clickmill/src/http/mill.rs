@@ -1,6 +1,7 @@
 //! What the HTTP API needs of the process it runs in.
 
 use std::borrow::Cow;
+use std::time::Instant;
 
 use millstream::query::CountQueries;
 use millstream::record::{Partition, Timestamp};
@@ -17,7 +18,8 @@ pub trait Mill: Send + Sync + 'static {
     fn clicks_topic(&self) -> ClicksTopic;
 
     /// Appends the clicks to the clicks topic, each to its partition, with `arrived` as the timestamp of all. Returns when they are
-    /// durable: all of them, or on an error none, unless it is [`AppendError::Partly`].
+    /// durable: all of them, or on an error none, unless it is [`AppendError::Partly`]. Where each click is a unit of its own, it returns
+    /// early enough before the deadline that the answer can still tell of each.
     ///
     /// With an idempotency key, key and answer are stored in the same unit. Where the key is stored already, nothing is appended.
     ///
@@ -27,6 +29,7 @@ pub trait Mill: Send + Sync + 'static {
         &self,
         clicks: &[IncomingClick<'_>],
         arrived: Timestamp,
+        deadline: Instant,
         idempotency: Option<Idempotency<'_>>,
     ) -> Result<Appended, AppendError>;
 
@@ -44,6 +47,9 @@ pub trait Mill: Send + Sync + 'static {
 
     /// All instances and what they hold.
     fn cluster(&self) -> Cluster;
+
+    /// Lets a quarantined task of this instance try again; false where it has no such task in quarantine.
+    fn retry_task(&self, task: &str) -> bool;
 }
 
 /// What has to be known of a topic to write clicks to it.

@@ -30,7 +30,7 @@ use utoipa_axum::routes;
 use utoipa_swagger_ui::SwaggerUi;
 
 pub use mill::{AppendError, Appended, ClicksTopic, Idempotency, IncomingClick, Mill};
-pub use status::{Cluster, Instance, Readiness, RestoreProgress, TaskStatus};
+pub use status::{Cluster, Instance, Quarantined, Readiness, RestoreProgress, TaskStatus};
 
 use crate::click::ClickDecoder;
 use crate::config::{Config, ServerConfig};
@@ -75,6 +75,7 @@ pub fn router(mill: Arc<dyn Mill>, decoder: ClickDecoder, metrics: Arc<Metrics>,
         .routes(routes!(counts::get_top_ads))
         .routes(routes!(counts::get_ad_clicks))
         .routes(routes!(operations::get_cluster))
+        .routes(routes!(operations::retry_task))
         .layer(from_fn_with_state(service.clone(), limits::bound))
         .split_for_parts();
     // A probe must get its answer when everything else is too much.

@@ -1,8 +1,8 @@
 //! Running it: health, readiness, the cluster, metrics.
 
 use axum::Json;
-use axum::extract::State;
-use axum::http::{HeaderMap, header};
+use axum::extract::{Path, State};
+use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::IntoResponse;
 
 use super::Service;
@@ -17,18 +17,18 @@ pub(super) async fn get_health() -> &'static str {
     "ok\n"
 }
 
-/// 200 once the tasks of this instance are restored and running.
+/// 200 once the tasks of this instance are restored and running, or quarantined.
 #[utoipa::path(
     get, path = "/readyz", tag = "operations",
     responses(
-        (status = 200, description = "Every task is running.", body = Readiness),
+        (status = 200, description = "Every task is running, or quarantined.", body = Readiness),
         (status = 503, description = "Not yet; with the progress of each task.", body = ProblemBody, content_type = "application/problem+json",
             headers(("Retry-After" = u32, description = "Seconds."))),
     )
 )]
 pub(super) async fn get_readiness(State(service): State<Service>) -> Result<Json<Readiness>, Problem> {
     let readiness = service.mill().readiness();
-    if readiness.ready { Ok(Json(readiness)) } else { Err(Problem::not_ready(readiness.tasks)) }
+    if readiness.ready { Ok(Json(readiness)) } else { Err(Problem::not_ready(readiness)) }
 }
 
 /// All instances, their tasks, and the state and lag of each.
@@ -39,6 +39,27 @@ pub(super) async fn get_cluster(
 ) -> Result<Json<Cluster>, Problem> {
     let asked = service.clone();
     service.limits().operation(move || Json(asked.mill().cluster())).await
+}
+
+/// Lets a quarantined task try again, after what it found has been put right.
+#[utoipa::path(
+    post, path = "/v1/cluster/tasks/{task}/retry", tag = "operations",
+    params(("task" = String, Path, description = "The task, as `/v1/cluster` names it.", example = "1_3")),
+    responses(
+        (status = 202, description = "It tries again. `/v1/cluster` tells what comes of it."),
+        (status = 404, description = "No task of that name is quarantined here.", body = ProblemBody, content_type = "application/problem+json"),
+    )
+)]
+pub(super) async fn retry_task(
+    State(service): State<Service>,
+    Path(task): Path<String>,
+    Params(NoParams): Params<NoParams>,
+) -> Result<StatusCode, Problem> {
+    let (asked, named) = (service.clone(), task.clone());
+    match service.limits().operation(move || asked.mill().retry_task(&named)).await? {
+        true => Ok(StatusCode::ACCEPTED),
+        false => Err(Problem::not_quarantined(&task)),
+    }
 }
 
 /// Metrics for Prometheus: its own text format, or OpenMetrics where `Accept` names that.

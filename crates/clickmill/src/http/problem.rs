@@ -11,7 +11,7 @@ use utoipa::ToSchema;
 
 use super::clicks::{IntakeAnswer, Rejected};
 use super::mill::AppendError;
-use super::status::TaskStatus;
+use super::status::{Readiness, TaskStatus};
 use super::time::Time;
 
 /// The media type of a problem.
@@ -112,7 +112,7 @@ pub(super) struct Problem {
     detail: String,
     earliest: Option<Timestamp>,
     missing: Option<Vec<u32>>,
-    tasks: Option<Vec<TaskStatus>>,
+    not_ready: Option<Box<Readiness>>,
     stored: Option<Box<IntakeAnswer>>,
 }
 
@@ -138,6 +138,9 @@ pub(super) struct ProblemBody {
     /// With `not-ready`: the tasks and how far they are.
     #[serde(skip_serializing_if = "Option::is_none")]
     tasks: Option<Vec<TaskStatus>>,
+    /// With `not-ready`: what keeps clicks from being stored for now.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    intake_trouble: Option<String>,
     /// With `outcome-unknown`, where each click is stored by itself: how many certainly are.
     #[serde(skip_serializing_if = "Option::is_none")]
     accepted: Option<usize>,
@@ -148,7 +151,7 @@ pub(super) struct ProblemBody {
 
 impl Problem {
     pub(super) fn new(kind: ProblemKind, detail: impl Into<String>) -> Self {
-        Self { kind, detail: detail.into(), earliest: None, missing: None, tasks: None, stored: None }
+        Self { kind, detail: detail.into(), earliest: None, missing: None, not_ready: None, stored: None }
     }
 
     /// The problem of a parameter, by its name.
@@ -161,14 +164,20 @@ impl Problem {
         Self { earliest: Some(earliest), ..Self::new(ProblemKind::PeriodTooEarly, detail) }
     }
 
-    pub(super) fn not_ready(tasks: Vec<TaskStatus>) -> Self {
-        let waiting: Vec<&str> = tasks.iter().filter(|task| task.state != "running").map(|task| task.task.as_str()).collect();
+    pub(super) fn not_ready(readiness: Readiness) -> Self {
+        let is_waiting = |task: &&TaskStatus| !matches!(&*task.state, "running" | "quarantined");
+        let waiting: Vec<&str> = readiness.tasks.iter().filter(is_waiting).map(|task| task.task.as_str()).collect();
         let detail = if waiting.is_empty() {
             "not every task is assigned yet".to_owned()
         } else {
             format!("tasks not running: {}", waiting.join(", "))
         };
-        Self { tasks: Some(tasks), ..Self::new(ProblemKind::NotReady, detail) }
+        Self { not_ready: Some(Box::new(readiness)), ..Self::new(ProblemKind::NotReady, detail) }
+    }
+
+    pub(super) fn not_quarantined(task: &str) -> Self {
+        let detail = format!("no task {task:?} is quarantined on this instance: /v1/cluster lists those that are");
+        Self::new(ProblemKind::NotFound, detail)
     }
 
     /// Clicks that are stored one by one, not all of which are known to be.
@@ -232,6 +241,7 @@ impl IntoResponse for Problem {
         }
         let retry_after = self.kind.retry_after();
         let (accepted, rejected) = self.stored.map(|stored| (stored.accepted, stored.rejected)).unzip();
+        let (tasks, intake_trouble) = self.not_ready.map(|readiness| (readiness.tasks, readiness.intake_trouble)).unzip();
         let body = ProblemBody {
             r#type: format!("/problems/{uri}"),
             title,
@@ -239,7 +249,8 @@ impl IntoResponse for Problem {
             detail: self.detail,
             earliest: self.earliest.map(Time),
             missing: self.missing,
-            tasks: self.tasks,
+            tasks,
+            intake_trouble: intake_trouble.flatten(),
             accepted,
             rejected,
         };

@@ -1,7 +1,10 @@
 //! How the instance and its tasks are, as `/readyz` and `/v1/cluster` tell it.
 
-use serde::Serialize;
+use millstream::record::Timestamp;
+use serde::{Serialize, Serializer};
 use utoipa::ToSchema;
+
+use super::time::Time;
 
 /// Whether an instance is ready, and why not.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, ToSchema)]
@@ -10,6 +13,8 @@ pub struct Readiness {
     pub ready: bool,
     /// The tasks of this instance.
     pub tasks: Vec<TaskStatus>,
+    /// What keeps clicks from being stored for now; null where nothing does.
+    pub intake_trouble: Option<String>,
 }
 
 /// All instances of the application.
@@ -19,6 +24,26 @@ pub struct Cluster {
     pub application_id: String,
     /// The instances, this one among them.
     pub instances: Vec<Instance>,
+    /// The tasks that read nothing more until an operator lets them try again.
+    pub quarantined: Vec<Quarantined>,
+}
+
+/// A task in quarantine: something is there that must not be, and going on would make wrong numbers.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, ToSchema)]
+pub struct Quarantined {
+    /// `<subtopology>_<partition>`.
+    #[schema(example = "1_3")]
+    pub task: String,
+    /// What was found, and the way out.
+    pub reason: String,
+    /// Since when.
+    #[schema(value_type = String, format = DateTime, example = "2026-01-01T00:05:00.000Z")]
+    #[serde(serialize_with = "as_time")]
+    pub since: Timestamp,
+}
+
+fn as_time<S: Serializer>(time: &Timestamp, serializer: S) -> Result<S::Ok, S::Error> {
+    Time(*time).serialize(serializer)
 }
 
 /// One instance.

@@ -29,6 +29,8 @@ pub struct EngineTotals {
     pub dead_lettered: Vec<(Cow<'static, str>, u64)>,
     /// The partitions that are read.
     pub partitions: Vec<PartitionTotals>,
+    /// The tasks that are quarantined.
+    pub quarantined: Vec<String>,
     /// The tasks that are restoring.
     pub restores: Vec<RestoreTotals>,
     /// Changelog records that restores have replayed.
@@ -83,6 +85,8 @@ impl Collector for EngineCollector {
         let reasons = totals.dead_lettered.iter().map(|(reason, count)| ([(names::REASON, reason.as_ref())], *count));
         counters(&mut encoder, names::CLICKS_DEAD_LETTERED, reasons)?;
         encode_partitions(&mut encoder, &totals.partitions)?;
+        let quarantined = totals.quarantined.iter().map(|task| ([(names::TASK, task.as_str())], 1.0));
+        gauges(&mut encoder, names::TASK_QUARANTINED, quarantined)?;
         let remaining = totals.restores.iter().map(|r| ([(names::TASK, r.task.as_str())], r.remaining as f64));
         gauges(&mut encoder, names::RESTORE_REMAINING, remaining)?;
         let restored = totals.restores.iter().map(|r| ([(names::TASK, r.task.as_str())], r.restored as f64));

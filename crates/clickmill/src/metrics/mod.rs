@@ -120,6 +120,7 @@ mod tests {
                 dead_lettered: vec![("ad_id_missing".into(), 1)],
                 partitions: vec![PartitionTotals { topic: "clicks".into(), partition: 3, lag: 7, stream_time_ms: Some(1_500) }],
                 replayed: 25,
+                quarantined: vec!["1_2".to_owned()],
                 restores: vec![RestoreTotals { task: "1_3".into(), restored: 40, remaining: 60 }],
                 rocksdb_sizes: vec![("sst".into(), 4_096)],
                 rocksdb_cache_hits: 5,
@@ -151,6 +152,7 @@ mod tests {
             "clickmill_commit_duration_seconds_count 1",
             "clickmill_partition_lag_records{topic=\"clicks\",partition=\"3\"} 7.0",
             "clickmill_stream_time_seconds{topic=\"clicks\",partition=\"3\"} 1.5",
+            "clickmill_task_quarantined{task=\"1_2\"} 1.0",
             "clickmill_restore_remaining_records{task=\"1_3\"} 60.0",
             "clickmill_restore_restored_records{task=\"1_3\"} 40.0",
             "clickmill_restore_replayed_records_total 25",
@@ -192,7 +194,7 @@ mod tests {
                 assert!(name.strip_prefix(metric).is_some_and(|suffix| suffixes.contains(&suffix)), "{line} under {metric}");
             }
         }
-        assert_eq!(described.len(), 17, "{text}");
+        assert_eq!(described.len(), 18, "{text}");
         assert!(text.ends_with('\n') && text.contains("clickmill_clicks_accepted_total 3\n"));
     }
 }

@@ -40,6 +40,8 @@ pub(super) const PARTITION_LAG: Name =
     name("clickmill_partition_lag_records", "Records of a partition that are not yet processed");
 pub(super) const STREAM_TIME: Name =
     name("clickmill_stream_time_seconds", "Largest event time seen in a partition, in seconds since the epoch");
+pub(super) const TASK_QUARANTINED: Name =
+    name("clickmill_task_quarantined", "1 for each task that reads nothing more until an operator lets it try again");
 pub(super) const RESTORE_REMAINING: Name =
     name("clickmill_restore_remaining_records", "Changelog offsets that a restoring task has still to read");
 pub(super) const RESTORED: Name = name("clickmill_restore_restored_records", "Changelog offsets that a restoring task has read");

@@ -1,7 +1,7 @@
 //! What the service needs of the log beside what the engine does: clicks go in, and somebody looks after the topics.
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use millstream::broker::{Broker, BrokerError};
 use millstream::clock::Clock;
@@ -26,6 +26,12 @@ pub(super) trait ClickLog: Send + Sync + Sized + 'static {
     /// Opens the log that the configuration names.
     fn open(config: &Config, clock: &Arc<dyn Clock>, memory: &MemoryBudget) -> anyhow::Result<Self>;
 
+    /// Where the log of that configuration is, for people.
+    fn place(config: &Config) -> String;
+
+    /// What the group waits for that has not told so many threads of this instance yet what is theirs, for people: "for …".
+    fn waits_for_group(&self, config: &Config) -> String;
+
     /// The engine's side of it.
     fn broker(&self) -> &Arc<Self::Broker>;
 
@@ -41,8 +47,17 @@ pub(super) trait ClickLog: Send + Sync + Sized + 'static {
         topic: &str,
         clicks: &[IncomingClick<'_>],
         arrived: Timestamp,
+        deadline: Instant,
         idempotency: Option<Idempotency<'_>>,
     ) -> Result<Appended, AppendError>;
+
+    /// How many partitions [`ClickLog::append`] can write to now, after the cluster was asked.
+    fn partitions_to_append_to(&self, topic: &str) -> Result<u32, BrokerError>;
+
+    /// What keeps clicks from being stored for now, where something is known to. Does not block.
+    fn trouble(&self) -> Option<String> {
+        None
+    }
 
     /// The answer that is stored with an idempotency key.
     fn stored_answer(&self, key: &[u8]) -> Result<Option<Vec<u8>>, AppendError>;

@@ -1,4 +1,4 @@
-//! What `clickmill drain` runs: one engine thread that counts the repartition topic to its end and empties it.
+//! What `clickmill drain` runs: one instance that counts the repartition topic to its end and empties it.
 
 use std::sync::Arc;
 use std::thread;
@@ -6,7 +6,8 @@ use std::time::{Duration, Instant};
 
 use millstream::broker::{Broker, ErrorKind};
 use millstream::record::{Offset, TopicPartition};
-use millstream::runtime::{Draining as Progress, Registry, Stepped, StreamThread};
+use millstream::runtime::{Draining as Progress, Instance, Registry, Stepped};
+use millstream::task::TaskState;
 use millstream_kafka::KafkaBroker;
 
 use super::engine::{Engine, LONGEST_POLL, PAUSE};
@@ -57,31 +58,35 @@ pub fn drain(config: Config, tell: &mut dyn FnMut(&Draining)) -> anyhow::Result<
     }
     refuse_members(&broker, &group)?;
     let engine = Engine::<KafkaLog>::open_to_drain(config)?;
-    let mut thread = engine.thread(0, Arc::new(()));
-    step_to_the_end(&mut thread, &engine.registry, &mut |progress| {
+    let mut instance = engine.instance(Arc::new(()));
+    step_to_the_end(&mut instance, &engine.registry, &mut |progress| {
         tell(progress);
         warn_of_company(&broker, &group);
     })?;
-    Ok(Drained::Emptied(thread.finish_draining()?))
+    Ok(Drained::Emptied(instance.finish_draining()?))
 }
 
 fn step_to_the_end<B: Broker>(
-    thread: &mut StreamThread<B>,
+    instance: &mut Instance<B>,
     registry: &Registry,
     tell: &mut dyn FnMut(&Draining),
 ) -> anyhow::Result<()> {
     let mut looked = Instant::now();
     loop {
-        if thread.step(LONGEST_POLL)? == Stepped::Troubled {
+        if instance.step(LONGEST_POLL)? == Stepped::Troubled {
             thread::park_timeout(PAUSE);
         }
         if looked.elapsed() < LOOK_INTERVAL {
             continue;
         }
         looked = Instant::now();
-        match thread.draining() {
-            Ok(Some(progress)) if progress.is_complete() => return Ok(()),
-            Ok(progress) => tell(&shown(progress.unwrap_or_default(), registry)),
+        let mut tasks = registry.tasks().into_iter();
+        if let Some(task) = tasks.find(|task| task.state == TaskState::Quarantined) {
+            anyhow::bail!(task.trouble.unwrap_or_default());
+        }
+        match instance.draining() {
+            Ok(progress) if progress.is_complete() => return Ok(()),
+            Ok(progress) => tell(&shown(progress, registry)),
             Err(error) if error.kind() == ErrorKind::Retry => tracing::debug!(%error, "how far it has come is not known"),
             Err(error) => return Err(error.into()),
         }

@@ -2,7 +2,7 @@
 
 use std::path::Path;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::Context;
 use millstream::broker::local::{Appended as Stored, Unit};
@@ -31,6 +31,14 @@ impl ClickLog for EmbeddedLog {
         let dir = &config.data.dir;
         refuse_state_without_log(dir)?;
         Ok(Self(Arc::new(broker::open(&dir.join("log"), clock.clone(), memory)?)))
+    }
+
+    fn place(config: &Config) -> String {
+        format!("the embedded broker in {}", config.data.dir.display())
+    }
+
+    fn waits_for_group(&self, _: &Config) -> String {
+        "its threads to take tasks over".to_owned()
     }
 
     fn broker(&self) -> &Arc<EmbeddedBroker> {
@@ -85,6 +93,7 @@ impl ClickLog for EmbeddedLog {
         topic: &str,
         clicks: &[IncomingClick<'_>],
         arrived: Timestamp,
+        _: Instant,
         idempotency: Option<Idempotency<'_>>,
     ) -> Result<Appended, AppendError> {
         let topic = Topic::from(topic);
@@ -101,6 +110,10 @@ impl ClickLog for EmbeddedLog {
             Ok(Stored::AlreadyStored(answer)) => Ok(Appended::Before(answer)),
             Err(error) => Err(append_error(&error)),
         }
+    }
+
+    fn partitions_to_append_to(&self, topic: &str) -> Result<u32, BrokerError> {
+        Ok(self.0.describe_topic(topic)?.map_or(0, |topic| topic.partitions))
     }
 
     fn stored_answer(&self, key: &[u8]) -> Result<Option<Vec<u8>>, AppendError> {

@@ -1,6 +1,6 @@
 //! The engine of this process: the broker, the stores, and the threads that count.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -12,7 +12,11 @@ use millstream::broker::{Broker, BrokerError, ErrorKind};
 use millstream::clock::Clock;
 use millstream::query::Counts;
 use millstream::record::Partition;
-use millstream::runtime::{Observer, Parts, Registry, Stepped, StreamThread, StreamsConfig};
+use millstream::runtime::{
+    Instance, Member, Observer, Parts, Registry, Stepped, StreamThread, StreamsConfig, StreamsError, Workers,
+};
+use millstream::task::TaskState;
+use millstream_rocksdb::durable;
 use millstream_rocksdb::memory::MemoryBudget;
 use millstream_rocksdb::state::RocksStores;
 
@@ -20,6 +24,7 @@ use super::click_log::ClickLog;
 use super::clock::SystemClock;
 use super::threads::Threads;
 use super::unused_state::UnusedState;
+use super::waiting::Opening;
 use super::{compatibility, instance, topology};
 use crate::config::{Config, EngineConfig};
 use crate::http::ClicksTopic;
@@ -27,6 +32,8 @@ use crate::metrics::Metrics;
 
 /// How long a thread waits for records at most, and so how soon it sees that it is to stop.
 pub(super) const LONGEST_POLL: Duration = Duration::from_millis(50);
+/// How long what is done now and then waits at most until it looks whether something is due.
+const LONGEST_WAIT: Duration = Duration::from_millis(250);
 /// How long a thread waits before it tries again what the broker or a store could not do.
 pub(super) const PAUSE: Duration = Duration::from_millis(200);
 
@@ -47,27 +54,28 @@ pub(super) struct Engine<L: ClickLog> {
     pub(super) stores: Arc<RocksStores>,
     pub(super) registry: Registry,
     pub(super) counts: Counts<L::Broker>,
-    pub(super) clicks_topic: ClicksTopic,
+    clicks_topic: Mutex<ClicksTopic>,
     streams: StreamsConfig,
     topology: millstream::topology::Topology,
 }
 
 impl<L: ClickLog> Engine<L> {
     /// Opens everything that is kept, and creates the topics that are missing.
-    pub(super) fn open(config: Config) -> anyhow::Result<Self> {
-        Self::open_with(config, false)
+    pub(super) fn open(config: Config, step: &Opening) -> anyhow::Result<Self> {
+        Self::open_with(config, false, step)
     }
 
     /// As [`Engine::open`], for threads that read no clicks and count only what is shuffled already.
     pub(super) fn open_to_drain(config: Config) -> anyhow::Result<Self> {
         // A static member would stay in the group after it has left.
         let engine = EngineConfig { static_membership: false, ..config.engine };
-        Self::open_with(Config { engine, ..config }, true)
+        Self::open_with(Config { engine, ..config }, true, &Opening::default())
     }
 
-    fn open_with(config: Config, drain: bool) -> anyhow::Result<Self> {
+    fn open_with(config: Config, drain: bool, step: &Opening) -> anyhow::Result<Self> {
         let dir = &config.data.dir;
-        std::fs::create_dir_all(dir).with_context(|| format!("cannot create the data directory {}", dir.display()))?;
+        step.waits_for(format!("the files in {}", dir.display()));
+        durable::create_dir_all(dir).with_context(|| format!("cannot create the data directory {}", dir.display()))?;
         let clock: Arc<dyn Clock> = Arc::new(SystemClock);
         let memory = MemoryBudget::new(config.engine.memory as usize / ROCKSDB_SHARE);
         let log = L::open(&config, &clock, &memory)?;
@@ -76,8 +84,11 @@ impl<L: ClickLog> Engine<L> {
         let stores = Arc::new(RocksStores::new(state_dir, memory, config.rocksdb.clone())?);
         let topology = topology::ad_clicks(&config)?;
         let streams = StreamsConfig { drain, ..streams_config(&config, &instance_id) };
+        step.waits_for(format!("the topics of {}", L::place(&config)));
         let clicks_topic = log.prepare_clicks_topic(&config)?;
+        step.waits_for("transactions that a process before this one has left open to end");
         end_open_transactions(&**log.broker(), &streams, thread_count(&config))?;
+        step.waits_for(format!("what application {} has committed, and its topics", config.engine.application_id));
         compatibility::check(&config, &**log.broker(), clicks_topic.partitions)?;
         let registry = Registry::new();
         let horizon = config.window.retention;
@@ -85,23 +96,40 @@ impl<L: ClickLog> Engine<L> {
         let counts = Counts::new(topology::STORE, horizon, &topology, &streams, b, r, c)?;
         // The topics are there now.
         log.keep_sent_on(&config, &streams)?;
-        Ok(Self { instance_id, config, clock, log, stores, registry, counts, clicks_topic, streams, topology })
+        Ok(Self {
+            instance_id,
+            config,
+            clock,
+            log,
+            stores,
+            registry,
+            counts,
+            clicks_topic: Mutex::new(clicks_topic),
+            streams,
+            topology,
+        })
     }
 
-    /// Starts the threads.
+    /// Starts the threads: for the parts of the instance, one each, and for the upkeep of the log.
     pub(super) fn start(self: &Arc<Self>, metrics: &Arc<Metrics>) -> std::io::Result<Threads> {
+        let timer = CommitTimer { metrics: metrics.clone(), began: Mutex::default() };
+        let Workers { member, threads: counting, updaters, mut upkeep } = self.instance(Arc::new(timer)).into_workers();
         let mut threads = Threads::new();
-        for number in 0..thread_count(&self.config) {
-            let thread = self.thread(number, Arc::new(CommitTimer { metrics: metrics.clone(), began: Mutex::new(None) }));
+        for (number, thread) in counting.into_iter().enumerate() {
             threads.spawn(format!("engine-{number}"), move |stop| count(thread, stop))?;
         }
+        for (number, mut updater) in updaters.into_iter().enumerate() {
+            threads.spawn(format!("updater-{number}"), move |stop| run(stop, || updater.step(LONGEST_POLL)))?;
+        }
+        threads.spawn("engine-upkeep".to_owned(), move |stop| run(stop, || Ok(upkeep.step(LONGEST_WAIT))))?;
+        threads.spawn("member".to_owned(), move |stop| be_member(member, stop))?;
         let engine = self.clone();
-        threads.spawn("upkeep".to_owned(), move |stop| engine.upkeep(stop))?;
+        threads.spawn("log-upkeep".to_owned(), move |stop| engine.upkeep(stop))?;
         Ok(threads)
     }
 
-    /// The thread of that number, not yet running.
-    pub(super) fn thread(&self, number: usize, observer: Arc<dyn Observer>) -> StreamThread<L::Broker> {
+    /// The instance, not yet running.
+    pub(super) fn instance(&self, observer: Arc<dyn Observer>) -> Instance<L::Broker> {
         let parts = Parts {
             broker: self.log.broker().clone(),
             topology: self.topology.clone(),
@@ -111,18 +139,56 @@ impl<L: ClickLog> Engine<L> {
             registry: self.registry.clone(),
             observer,
         };
-        StreamThread::new(number, parts)
+        Instance::new(self.thread_count(), parts)
+    }
+
+    /// How many threads count: no more than there are tasks, unless told otherwise.
+    fn thread_count(&self) -> usize {
+        match self.config.engine.threads {
+            Some(_) => thread_count(&self.config),
+            None => thread_count(&self.config).min(self.task_count()).max(1),
+        }
     }
 
     /// Whether all that is this instance's runs. Where the log is its alone, that is every task there is.
     pub(super) fn is_ready(&self) -> bool {
-        if L::SHARED { self.registry.is_settled(thread_count(&self.config)) } else { self.registry.is_running(self.task_count()) }
+        if L::SHARED { self.registry.is_settled() } else { self.registry.is_running(self.task_count()) }
+    }
+
+    /// Whether a task here may hold what is not committed.
+    pub(super) fn has_running_tasks(&self) -> bool {
+        self.registry.tasks().iter().any(|task| matches!(task.state, TaskState::Running | TaskState::Suspended))
     }
 
     /// How many tasks there are: one for each partition of the clicks, and of their counts where clicks are shuffled.
     fn task_count(&self) -> usize {
         let shuffled = if self.config.clicks.keyed_by_ad { 0 } else { self.counts.partitions() };
-        (self.clicks_topic.partitions + shuffled) as usize
+        (self.clicks_topic().partitions + shuffled) as usize
+    }
+
+    /// What has to be known of the clicks topic to write to it, as far as it has grown by now.
+    pub(super) fn clicks_topic(&self) -> ClicksTopic {
+        *self.clicks_topic.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Lets clicks go to partitions that their topic has got. Where its key is the ad id, each ad stays in the partition that it has
+    /// always been in.
+    fn use_new_partitions(&self) {
+        let (topic, before) = (&self.config.clicks.topic, self.clicks_topic().partitions);
+        let has_grown = self.counts.source_partitions().is_some_and(|found| found > before);
+        if self.config.clicks.keyed_by_ad || !has_grown {
+            return;
+        }
+        match self.log.partitions_to_append_to(topic) {
+            Ok(found) if found > before => {
+                self.clicks_topic.lock().unwrap_or_else(PoisonError::into_inner).partitions = found;
+                tracing::info!(
+                    "topic {topic} has grown from {before} to {found} partitions: clicks go to all of them from now on"
+                );
+            }
+            Ok(found) => tracing::debug!(topic, before, found, "the intake does not know the new partitions yet"),
+            Err(error) => tracing::debug!(%error, "new partitions of the clicks topic could not be looked up"),
+        }
     }
 
     /// The partitions of the store that a task here keeps or is about to.
@@ -132,12 +198,12 @@ impl<L: ClickLog> Engine<L> {
         } else {
             self.streams.repartition_topic(topology::STORE)
         };
-        self.registry.tasks().into_iter().filter(|task| task.input.topic == input).map(|task| task.input.partition).collect()
+        self.registry.tasks().into_iter().filter(|task| task.input().topic == input).map(|task| task.input().partition).collect()
     }
 
     fn delete_unused_state(&self, unused: &mut UnusedState) {
         // While the group is out of reach nobody says that others count, and everything here is wanted again as soon as it is back.
-        if !self.registry.is_settled(thread_count(&self.config)) {
+        if !self.registry.is_settled() {
             *unused = UnusedState::default();
             return;
         }
@@ -157,6 +223,7 @@ impl<L: ClickLog> Engine<L> {
             if let Err(error) = self.counts.refresh_lag() {
                 tracing::debug!(%error, "the lag could not be looked up");
             }
+            self.use_new_partitions();
             // Before the group has a member, nobody could say that a partition is still to be read.
             while !self.registry.tasks().is_empty() {
                 match self.log.maintain() {
@@ -178,28 +245,42 @@ impl<L: ClickLog> Engine<L> {
     }
 }
 
-fn count<B: Broker>(mut thread: StreamThread<B>, stop: &AtomicBool) -> Result<(), millstream::runtime::StreamsError> {
+fn count<B: Broker>(mut thread: StreamThread<B>, stop: &AtomicBool) -> Result<(), StreamsError> {
+    run(stop, || thread.step(LONGEST_POLL))?;
+    thread.close()
+}
+
+/// Is a member of the group until all threads have committed for the last time.
+fn be_member<B: Broker>(mut member: Member<B>, stop: &AtomicBool) -> Result<(), StreamsError> {
+    run(stop, || member.step(LONGEST_POLL))?;
+    member.close();
+    Ok(())
+}
+
+/// Takes steps until told to stop.
+fn run(stop: &AtomicBool, mut step: impl FnMut() -> Result<Stepped, StreamsError>) -> Result<(), StreamsError> {
     while !stop.load(Ordering::Relaxed) {
-        if thread.step(LONGEST_POLL)? == Stepped::Troubled {
+        if step()? == Stepped::Troubled {
             thread::park_timeout(PAUSE);
         }
     }
-    thread.close()
+    Ok(())
 }
 
 /// Measures how long commits take.
 struct CommitTimer {
     metrics: Arc<Metrics>,
-    began: Mutex<Option<Instant>>,
+    /// When the commit of each thread began that is under way.
+    began: Mutex<BTreeMap<usize, Instant>>,
 }
 
 impl Observer for CommitTimer {
-    fn commit_begins(&self) {
-        *self.began.lock().unwrap_or_else(PoisonError::into_inner) = Some(Instant::now());
+    fn commit_begins(&self, thread: usize) {
+        self.began.lock().unwrap_or_else(PoisonError::into_inner).insert(thread, Instant::now());
     }
 
-    fn commit_ends(&self, committed: bool) {
-        let began = self.began.lock().unwrap_or_else(PoisonError::into_inner).take();
+    fn commit_ends(&self, thread: usize, committed: bool) {
+        let began = self.began.lock().unwrap_or_else(PoisonError::into_inner).remove(&thread);
         if let Some(began) = began.filter(|_| committed) {
             self.metrics.commit_took(began.elapsed());
         }
@@ -209,7 +290,8 @@ impl Observer for CommitTimer {
 /// Ends the transactions that a process before this one was killed in. Until they have ended, nobody is told the group's positions,
 /// which are looked at before the threads start.
 fn end_open_transactions<B: Broker>(broker: &B, streams: &StreamsConfig, threads: usize) -> anyhow::Result<()> {
-    for number in 0..threads {
+    // Number 0 is what partitions join with.
+    for number in 0..=threads {
         match broker.producer(&streams.transactional_id(number)) {
             Ok(producer) => drop(producer),
             // The threads try again until they can.
@@ -222,6 +304,7 @@ fn end_open_transactions<B: Broker>(broker: &B, streams: &StreamsConfig, threads
     Ok(())
 }
 
+/// How many threads count at most.
 fn thread_count(config: &Config) -> usize {
     let cores = || thread::available_parallelism().map_or(1, usize::from);
     config.engine.threads.map_or_else(cores, |threads| threads.get() as usize)

@@ -6,18 +6,26 @@ use std::io::{ErrorKind, Write};
 use std::path::Path;
 
 use anyhow::Context;
+use millstream_rocksdb::durable;
 
 const FILE: &str = "instance-id";
 
-/// The id in the directory; a new one is made where there is none.
+/// The id in the directory; a new one is made where there is none. It is on the disk then.
 pub(super) fn id(dir: &Path) -> anyhow::Result<String> {
     let path = dir.join(FILE);
-    match fs::read_to_string(&path) {
+    let id = read_or_create(dir, &path)?;
+    // Also where it was there: a process before this one may have been killed right behind the rename.
+    durable::sync_dir(dir).with_context(|| format!("cannot make {} last", path.display()))?;
+    Ok(id)
+}
+
+fn read_or_create(dir: &Path, path: &Path) -> anyhow::Result<String> {
+    match fs::read_to_string(path) {
         Ok(text) if is_id(text.trim()) => Ok(text.trim().to_owned()),
         Ok(text) => {
             anyhow::bail!("{} holds {text:?}, which is no instance id: delete the file, and a new id is made", path.display())
         }
-        Err(error) if error.kind() == ErrorKind::NotFound => create(dir, &path),
+        Err(error) if error.kind() == ErrorKind::NotFound => create(dir, path),
         Err(error) => Err(error).with_context(|| format!("cannot read {}", path.display())),
     }
 }

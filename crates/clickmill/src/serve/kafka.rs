@@ -1,7 +1,7 @@
 //! The service on Apache Kafka.
 
 use std::sync::Arc;
-use std::sync::mpsc::{self, Sender};
+use std::sync::mpsc::{self, Receiver, RecvTimeoutError, Sender};
 use std::time::{Duration, Instant};
 
 use anyhow::Context;
@@ -12,14 +12,19 @@ use millstream::runtime::StreamsConfig;
 use millstream_kafka::{KafkaBroker, KafkaIntake};
 use millstream_rocksdb::memory::MemoryBudget;
 
+use super::appending::{Answered, Appending};
 use super::click_log::ClickLog;
+use super::intake_trouble::IntakeTrouble;
 use super::topology;
 use crate::admin::topics::{self, Survey};
 use crate::config::{Config, TopicsConfig};
 use crate::http::{AppendError, Appended, ClicksTopic, Idempotency, IncomingClick};
 
-/// How long a request waits for room among what is on its way to the brokers.
-const PATIENCE: Duration = Duration::from_secs(10);
+/// How long an answer of the brokers may take before it is looked what keeps them.
+const LOOK_AFTER: Duration = Duration::from_secs(1);
+
+/// The most that is left of a request's time to write its answer.
+const TO_ANSWER: Duration = Duration::from_secs(1);
 
 /// What a batch of one record has beside key and value, at most: its header, and the lengths and numbers of the record
 /// (Apache Kafka, `DefaultRecordBatch` and `DefaultRecord`).
@@ -29,10 +34,8 @@ const BYTES_ADDED: usize = 61 + 32;
 pub(super) struct KafkaLog {
     broker: Arc<KafkaBroker>,
     intake: KafkaIntake,
+    trouble: IntakeTrouble,
 }
-
-/// What became of the click of that number within its request.
-type Answered = (usize, Result<(), BrokerError>);
 
 impl ClickLog for KafkaLog {
     type Broker = KafkaBroker;
@@ -48,7 +51,28 @@ impl ClickLog for KafkaLog {
         }
         let broker = KafkaBroker::new(client)?;
         let intake = broker.intake()?;
-        Ok(Self { broker: Arc::new(broker), intake })
+        // Well inside of the request, which is to tell of each click, and may have waited for room before.
+        intake.limit_delivery(config.server.request_timeout / 2)?;
+        Ok(Self { broker: Arc::new(broker), intake, trouble: IntakeTrouble::default() })
+    }
+
+    fn place(config: &Config) -> String {
+        config.kafka.as_ref().map_or(String::new(), |kafka| format!("Kafka at {}", kafka.bootstrap_servers))
+    }
+
+    /// Members that were killed are not told from those that live: their client is the same.
+    fn waits_for_group(&self, config: &Config) -> String {
+        let group = &config.engine.application_id;
+        match self.broker.group_members(group) {
+            Ok(members) if members.len() > 1 => format!(
+                "group {group} to share the partitions out: it has {} members; one that was killed stays a member \
+                 until its session times out (session.timeout.ms = {})",
+                members.len(),
+                self.broker.session_timeout_ms()
+            ),
+            Ok(members) => format!("group {group} to share the partitions out: it has {} members", members.len()),
+            Err(error) => format!("group {group}: {error}"),
+        }
     }
 
     fn broker(&self) -> &Arc<KafkaBroker> {
@@ -59,7 +83,10 @@ impl ClickLog for KafkaLog {
     /// state are refused.
     fn prepare_clicks_topic(&self, config: &Config) -> anyhow::Result<ClicksTopic> {
         let survey = topics::survey(&self.broker, config)?;
-        let partitions = survey.clicks_partitions()?;
+        let found = survey.clicks_partitions()?;
+        // An ad stays in the partition that it was first counted in, however the topic has grown.
+        let counted = survey.partitions(topics::Role::Changelog).filter(|_| config.clicks.keyed_by_ad);
+        let partitions = counted.map_or(found, |counted| counted.min(found));
         survey.refuse_loss()?;
         for created in topics::create_missing(&self.broker, &survey)? {
             tracing::info!("{created}");
@@ -81,44 +108,41 @@ impl ClickLog for KafkaLog {
         Ok(())
     }
 
-    /// Each click is a unit of its own. All are waited for.
+    /// Each click is a unit of its own. All are waited for, as long as the request has time.
     fn append(
         &self,
         topic: &str,
         clicks: &[IncomingClick<'_>],
         arrived: Timestamp,
+        deadline: Instant,
         idempotency: Option<Idempotency<'_>>,
     ) -> Result<Appended, AppendError> {
         if idempotency.is_some() {
             return Err(AppendError::NoIdempotency);
         }
-        let topic = Topic::from(topic);
-        let mut appending = Appending { outcomes: vec![Outcome::NotSent; clicks.len()], trouble: None };
-        let (answer, answers) = mpsc::channel();
-        let began = Instant::now();
-        for (number, click) in clicks.iter().enumerate() {
-            let to = TopicPartition::new(topic.clone(), click.partition);
-            let record = Record::new(Some(click.ad_id.as_bytes()), Some(click.value), arrived);
-            while let Err(refused) = self.send(&to, &record, number, &answer) {
-                // Room comes as what was sent is answered for.
-                let waits = refused.kind() == ErrorKind::Retry && began.elapsed() < PATIENCE;
-                match answers.recv_timeout(Duration::from_millis(20)) {
-                    Ok(answered) => appending.note(answered),
-                    Err(_) if waits => {}
-                    Err(_) => {
-                        appending.note((number, Err(refused)));
-                        break;
-                    }
-                }
-            }
+        let time = Time::until(deadline);
+        if time.left().is_zero() {
+            return Err(AppendError::Unavailable("the request had no time left when its turn came".to_owned()));
         }
-        drop(answer);
-        answers.into_iter().for_each(|answered| appending.note(answered));
-        appending.finish()
+        let mut appending = Appending::new(clicks.len());
+        let answers = self.send_all(topic, clicks, arrived, &time, &mut appending);
+        self.wait_for(&answers, topic, &time, &mut appending);
+        let durable =
+            clicks.iter().enumerate().filter(|(number, _)| appending.is_durable(*number)).map(|(_, click)| click.partition);
+        self.trouble.passed(durable);
+        appending.finish(self.trouble.text().as_deref())
+    }
+
+    fn partitions_to_append_to(&self, topic: &str) -> Result<u32, BrokerError> {
+        self.intake.partitions(topic)
     }
 
     fn stored_answer(&self, _: &[u8]) -> Result<Option<Vec<u8>>, AppendError> {
         Err(AppendError::NoIdempotency)
+    }
+
+    fn trouble(&self) -> Option<String> {
+        self.trouble.text()
     }
 
     fn maintain(&self) -> Result<bool, BrokerError> {
@@ -137,7 +161,71 @@ fn max_record_bytes(config: &Config, survey: &Survey) -> usize {
     limits.min().map_or(usize::MAX, |limit: usize| limit.saturating_sub(BYTES_ADDED))
 }
 
+/// The time of a request.
+struct Time {
+    /// Half of it: what is sent by then can be answered for in the rest.
+    to_send: Instant,
+    end: Instant,
+}
+
+impl Time {
+    fn until(deadline: Instant) -> Self {
+        let now = Instant::now();
+        let left = deadline.saturating_duration_since(now);
+        let left = left.saturating_sub(TO_ANSWER.min(left / 8));
+        Self { to_send: now + left / 2, end: now + left }
+    }
+
+    fn left(&self) -> Duration {
+        self.end.saturating_duration_since(Instant::now())
+    }
+}
+
 impl KafkaLog {
+    /// Sends the clicks. Each is answered for on the channel, or noted as refused.
+    fn send_all(
+        &self,
+        topic: &str,
+        clicks: &[IncomingClick<'_>],
+        arrived: Timestamp,
+        time: &Time,
+        appending: &mut Appending,
+    ) -> Receiver<Answered> {
+        let topic = Topic::from(topic);
+        let (answer, answers) = mpsc::channel();
+        for (number, click) in clicks.iter().enumerate() {
+            let to = TopicPartition::new(topic.clone(), click.partition);
+            let record = Record::new(Some(click.ad_id.as_bytes()), Some(click.value), arrived);
+            while let Err(refused) = self.send(&to, &record, number, &answer) {
+                // Room comes as what was sent is answered for.
+                let waits = refused.kind() == ErrorKind::Retry && Instant::now() < time.to_send;
+                match answers.recv_timeout(Duration::from_millis(20)) {
+                    Ok(answered) => appending.note(answered),
+                    Err(_) if waits => {}
+                    Err(_) => {
+                        appending.note((number, Err(refused)));
+                        break;
+                    }
+                }
+            }
+        }
+        answers
+    }
+
+    /// Waits for the answers until all are there or the time is up. Where they take long, looks what keeps the brokers.
+    fn wait_for(&self, answers: &Receiver<Answered>, topic: &str, time: &Time, appending: &mut Appending) {
+        loop {
+            match answers.recv_timeout(time.left().min(LOOK_AFTER)) {
+                Ok(answered) => appending.note(answered),
+                Err(RecvTimeoutError::Disconnected) => break,
+                Err(RecvTimeoutError::Timeout) if time.left().is_zero() => break,
+                Err(RecvTimeoutError::Timeout) => self.trouble.look(&self.broker, topic, time.left() / 2),
+            }
+        }
+        let silence = format!("writing to topic {topic} is not answered for in the time of the request");
+        appending.give_up(&BrokerError::new(ErrorKind::OutcomeUnknown, silence));
+    }
+
     fn send(
         &self,
         to: &TopicPartition,
@@ -150,89 +238,5 @@ impl KafkaLog {
             // Nobody waits any more where the request has ended.
             let _ = answer.send((number, outcome.map(drop)));
         })
-    }
-}
-
-/// What becomes of the clicks of one request.
-struct Appending {
-    outcomes: Vec<Outcome>,
-    trouble: Option<BrokerError>,
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Outcome {
-    NotSent,
-    Durable,
-    /// It is certain that it was not written.
-    Refused,
-    Unknown,
-}
-
-impl Appending {
-    fn note(&mut self, (number, outcome): Answered) {
-        self.outcomes[number] = match &outcome {
-            Ok(()) => Outcome::Durable,
-            Err(error) if error.kind() == ErrorKind::OutcomeUnknown => Outcome::Unknown,
-            Err(_) => Outcome::Refused,
-        };
-        // The worst is told: what may have been written, then what a person has to look at.
-        if let Err(error) = outcome
-            && self.trouble.as_ref().is_none_or(|before| severity(before) < severity(&error))
-        {
-            self.trouble = Some(error);
-        }
-    }
-
-    fn finish(self) -> Result<Appended, AppendError> {
-        let Some(trouble) = self.trouble else { return Ok(Appended::Now) };
-        let reason = trouble.to_string();
-        let has = |outcome| self.outcomes.contains(&outcome);
-        if has(Outcome::Durable) || has(Outcome::Unknown) {
-            let durable = self.outcomes.iter().map(|outcome| *outcome == Outcome::Durable).collect();
-            return Err(AppendError::Partly { durable, reason });
-        }
-        Err(match trouble.kind() {
-            ErrorKind::Stop => AppendError::Failed(reason),
-            _ => AppendError::Unavailable(reason),
-        })
-    }
-}
-
-fn severity(error: &BrokerError) -> u8 {
-    match error.kind() {
-        ErrorKind::OutcomeUnknown => 2,
-        ErrorKind::Stop => 1,
-        _ => 0,
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn finished(outcomes: &[Result<(), ErrorKind>]) -> Result<Appended, AppendError> {
-        let mut appending = Appending { outcomes: vec![Outcome::NotSent; outcomes.len()], trouble: None };
-        for (number, outcome) in outcomes.iter().enumerate() {
-            appending.note((number, outcome.map_err(|kind| BrokerError::new(kind, format!("{kind:?}")))));
-        }
-        appending.finish()
-    }
-
-    #[test]
-    fn a_request_that_is_durable_in_part_says_which_part() {
-        assert_eq!(finished(&[Ok(()), Ok(())]).unwrap(), Appended::Now);
-        let Err(AppendError::Partly { durable, reason }) =
-            finished(&[Ok(()), Err(ErrorKind::Retry), Err(ErrorKind::OutcomeUnknown)])
-        else {
-            panic!("part of it is durable");
-        };
-        assert_eq!((durable, &*reason), (vec![true, false, false], "OutcomeUnknown"));
-    }
-
-    #[test]
-    fn what_was_certainly_not_written_is_no_unknown() {
-        assert!(matches!(finished(&[Err(ErrorKind::Retry)]), Err(AppendError::Unavailable(_))));
-        assert!(matches!(finished(&[Err(ErrorKind::Retry), Err(ErrorKind::Stop)]), Err(AppendError::Failed(_))));
-        assert!(matches!(finished(&[Err(ErrorKind::OutcomeUnknown)]), Err(AppendError::Partly { .. })));
     }
 }

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Instant;
 
 use millstream::query::CountQueries;
 use millstream::record::Timestamp;
@@ -10,8 +11,8 @@ use millstream::runtime;
 use super::click_log::ClickLog;
 use super::engine::Engine;
 use crate::http::{
-    AppendError, Appended, ClicksTopic, Cluster, Idempotency, IncomingClick, Instance, Mill, Readiness, RestoreProgress,
-    TaskStatus,
+    AppendError, Appended, ClicksTopic, Cluster, Idempotency, IncomingClick, Instance, Mill, Quarantined, Readiness,
+    RestoreProgress, TaskStatus,
 };
 
 /// An engine that takes clicks in until it is told to stop.
@@ -32,13 +33,14 @@ impl<L: ClickLog> EngineMill<L> {
     }
 
     fn task_status(&self, task: runtime::TaskStatus) -> TaskStatus {
-        let lag = self.engine.counts.records_behind(&task.input, task.committed).unwrap_or(0);
+        let lag = self.engine.counts.records_behind(task.input(), task.committed).unwrap_or(0);
         let position = task.committed.map(|offset| offset.0);
+        let trouble = task.trouble.clone().or_else(|| self.engine.counts.trouble(task.input()));
         TaskStatus {
             task: task.id.to_string(),
             state: task.state.to_string(),
-            topic: task.input.topic.to_string(),
-            partition: task.input.partition.0,
+            topic: task.input().topic.to_string(),
+            partition: task.input().partition.0,
             position,
             lag,
             restore: task.restore.map(|restore| RestoreProgress {
@@ -48,7 +50,7 @@ impl<L: ClickLog> EngineMill<L> {
                 records_per_second: restore.records_per_second(),
                 seconds_left: restore.time_left().map(|left| left.as_secs()),
             }),
-            trouble: task.trouble,
+            trouble,
         }
     }
 
@@ -63,19 +65,20 @@ impl<L: ClickLog> Mill for EngineMill<L> {
     }
 
     fn clicks_topic(&self) -> ClicksTopic {
-        self.engine.clicks_topic
+        self.engine.clicks_topic()
     }
 
     fn append(
         &self,
         clicks: &[IncomingClick<'_>],
         arrived: Timestamp,
+        deadline: Instant,
         idempotency: Option<Idempotency<'_>>,
     ) -> Result<Appended, AppendError> {
         if self.is_closed.load(Ordering::Relaxed) {
             return Err(AppendError::ShuttingDown);
         }
-        self.engine.log.append(&self.engine.config.clicks.topic, clicks, arrived, idempotency)
+        self.engine.log.append(&self.engine.config.clicks.topic, clicks, arrived, deadline, idempotency)
     }
 
     fn stored_answer(&self, key: &[u8]) -> Result<Option<Vec<u8>>, AppendError> {
@@ -87,7 +90,7 @@ impl<L: ClickLog> Mill for EngineMill<L> {
     }
 
     fn readiness(&self) -> Readiness {
-        Readiness { ready: self.engine.is_ready(), tasks: self.tasks() }
+        Readiness { ready: self.engine.is_ready(), tasks: self.tasks(), intake_trouble: self.engine.log.trouble() }
     }
 
     fn cluster(&self) -> Cluster {
@@ -97,6 +100,19 @@ impl<L: ClickLog> Mill for EngineMill<L> {
             active_tasks: self.tasks(),
             standby_tasks: Vec::new(),
         };
-        Cluster { application_id: self.engine.config.engine.application_id.clone(), instances: vec![instance] }
+        let quarantined = |task: runtime::TaskStatus| {
+            let reason = task.trouble.unwrap_or_default();
+            Some(Quarantined { task: task.id.to_string(), reason, since: task.quarantined_since? })
+        };
+        Cluster {
+            application_id: self.engine.config.engine.application_id.clone(),
+            instances: vec![instance],
+            quarantined: self.engine.registry.tasks().into_iter().filter_map(quarantined).collect(),
+        }
+    }
+
+    fn retry_task(&self, task: &str) -> bool {
+        let registry = &self.engine.registry;
+        registry.tasks().iter().find(|known| known.id.to_string() == task).is_some_and(|known| registry.retry(known.id))
     }
 }

@@ -1,5 +1,6 @@
 //! The service: everything that `clickmill serve` runs in one process, and in which order it starts and stops.
 
+mod appending;
 mod click_log;
 mod clock;
 mod compatibility;
@@ -7,12 +8,14 @@ mod drain;
 mod embedded;
 mod engine;
 mod instance;
+mod intake_trouble;
 mod kafka;
 mod mill;
 mod stats;
 mod threads;
 mod topology;
 mod unused_state;
+mod waiting;
 
 use std::future::IntoFuture;
 use std::io::{self, Write};
@@ -39,9 +42,14 @@ use engine::Engine;
 use kafka::KafkaLog;
 use mill::EngineMill;
 use stats::Totals;
+use threads::Threads;
+use waiting::Opening;
 
 /// How long requests that are under way may take to end when the service stops.
 const DRAIN_TIME: Duration = Duration::from_secs(10);
+
+/// How long what still waits for brokers or disks may take to end where nothing can be lost with it. Then it ends with the process.
+const GRACE: Duration = Duration::from_secs(1);
 
 /// A configuration under which the service cannot go on from what it has kept. Nothing was taken in. One line with the way out.
 #[derive(Debug, thiserror::Error)]
@@ -54,10 +62,12 @@ pub struct Misconfigured(pub(crate) String);
 /// What kept it from starting, or from going on. A configuration that does not fit is a [`Misconfigured`].
 pub fn run(config: Config) -> anyhow::Result<()> {
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().context("cannot start the runtime")?;
-    match config.kafka {
+    let ended = match config.kafka {
         None => runtime.block_on(serve::<EmbeddedLog>(config)),
         Some(_) => runtime.block_on(serve::<KafkaLog>(config)),
-    }
+    };
+    runtime.shutdown_timeout(GRACE);
+    ended
 }
 
 async fn serve<L: ClickLog>(config: Config) -> anyhow::Result<()> {
@@ -66,14 +76,15 @@ async fn serve<L: ClickLog>(config: Config) -> anyhow::Result<()> {
     let (listen, advertise) = (config.server.listen, config.server.advertise.clone());
     let listener = TcpListener::bind(listen).await.with_context(|| format!("cannot listen on {listen}"))?;
     let address = listener.local_addr().context("the listening socket has no address")?;
-    let engine = Arc::new(tokio::task::spawn_blocking(|| Engine::<L>::open(config)).await.context("opening panicked")??);
+    let Some(engine) = open::<L>(config, &mut signals).await? else { return Ok(()) };
     let metrics = Arc::new(Metrics::new(Arc::new(Totals(engine.clone()))));
     let mill = Arc::new(EngineMill::new(engine.clone(), advertise.unwrap_or_else(|| address.to_string())));
     let threads = engine.start(&metrics).context("cannot start the engine's threads")?;
     let router =
         http::router(mill.clone(), ClickDecoder::from(&engine.config.clicks), metrics, HttpOptions::from(&engine.config));
-    tracing::info!(%address, data = %engine.config.data.dir.display(), partitions = engine.clicks_topic.partitions, "Clickmill is up");
+    tracing::info!(%address, data = %engine.config.data.dir.display(), partitions = engine.clicks_topic().partitions, "Clickmill is up");
 
+    let telling = tokio::spawn(waiting::tell_until_ready(engine.clone()));
     let (stop_http, http_stopped) = oneshot::channel();
     let mut http = tokio::spawn(serve_http(listener, router, http_stopped));
     let failure = tokio::select! {
@@ -84,6 +95,7 @@ async fn serve<L: ClickLog>(config: Config) -> anyhow::Result<()> {
         reason = threads.failure() => Some(reason),
         _ = &mut http => Some("the HTTP server has ended by itself".to_owned()),
     };
+    telling.abort();
     tokio::spawn(end_at_once_at(signals));
     // Intake first, so that what was accepted is all there is; then what is under way; then a last commit.
     mill.close_intake();
@@ -91,11 +103,49 @@ async fn serve<L: ClickLog>(config: Config) -> anyhow::Result<()> {
     if !http.is_finished() && tokio::time::timeout(DRAIN_TIME, http).await.is_err() {
         tracing::warn!("some requests did not end in time and are cut off");
     }
-    let failed = tokio::task::spawn_blocking(move || threads.stop()).await.context("stopping panicked")?;
-    tracing::info!("stopped");
-    match failure.or(failed) {
+    match failure.or(stop(threads, &engine).await?) {
         Some(reason) => Err(anyhow::anyhow!(reason)),
         None => Ok(()),
+    }
+}
+
+/// Opens the engine; none where a signal came first. Nothing was taken in then, and opening can take minutes: until brokers answer, until
+/// transactions of a process before have ended, until RocksDB has read its logs.
+async fn open<L: ClickLog>(config: Config, signals: &mut StopSignals) -> anyhow::Result<Option<Arc<Engine<L>>>> {
+    let step = Opening::default();
+    let opening = tokio::task::spawn_blocking({
+        let step = step.clone();
+        move || Engine::<L>::open(config, &step)
+    });
+    tokio::select! {
+        opened = opening => Ok(Some(Arc::new(opened.context("opening panicked")??))),
+        name = signals.next() => {
+            tracing::info!(signal = name, "stopped while it opened: nothing was taken in");
+            Ok(None)
+        }
+        never = step.tell() => never,
+    }
+}
+
+/// Lets the threads commit and end, and gives the reason of the first that has failed. Where no task has run yet there is nothing to
+/// commit, and what waits for brokers is not waited for.
+async fn stop<L: ClickLog>(threads: Threads, engine: &Engine<L>) -> anyhow::Result<Option<String>> {
+    let has_run = engine.has_running_tasks();
+    let nothing_to_commit = async {
+        tokio::time::sleep(GRACE).await;
+        if has_run || engine.has_running_tasks() {
+            std::future::pending::<()>().await;
+        }
+    };
+    tokio::select! {
+        failed = tokio::task::spawn_blocking(move || threads.stop()) => {
+            tracing::info!("stopped");
+            failed.context("stopping panicked")
+        }
+        () = nothing_to_commit => {
+            tracing::info!("stopped before a task ran");
+            Ok(None)
+        }
     }
 }
 

@@ -4,6 +4,7 @@ use std::borrow::Cow;
 use std::sync::Arc;
 
 use millstream::runtime::TaskStatus;
+use millstream::task::TaskState;
 
 use super::click_log::ClickLog;
 use super::engine::Engine;
@@ -26,6 +27,11 @@ impl<L: ClickLog> EngineStats for Totals<L> {
             late: records.late,
             dead_lettered: records.dead_lettered.iter().map(|(reason, count)| (label(reason), *count)).collect(),
             partitions: tasks.iter().map(|task| partition(engine, task)).collect(),
+            quarantined: tasks
+                .iter()
+                .filter(|task| task.state == TaskState::Quarantined)
+                .map(|task| task.id.to_string())
+                .collect(),
             replayed: engine.registry.restored_records(),
             restores: tasks.iter().filter_map(restore).collect(),
             rocksdb_sizes: vec![
@@ -52,9 +58,9 @@ fn label(reason: &str) -> Cow<'static, str> {
 
 fn partition<L: ClickLog>(engine: &Engine<L>, task: &TaskStatus) -> PartitionTotals {
     PartitionTotals {
-        topic: task.input.topic.to_string(),
-        partition: task.input.partition.0,
-        lag: engine.counts.records_behind(&task.input, task.committed).unwrap_or(0),
+        topic: task.input().topic.to_string(),
+        partition: task.input().partition.0,
+        lag: engine.counts.records_behind(task.input(), task.committed).unwrap_or(0),
         stream_time_ms: task.stream_time.map(|time| time.0),
     }
 }

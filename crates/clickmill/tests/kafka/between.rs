@@ -15,7 +15,7 @@ use clickmill::config::{Config, Sources};
 use clickmill::serve::ad_clicks;
 use millstream::clock::Clock;
 use millstream::record::{Partition, Timestamp};
-use millstream::runtime::{Parts, Registry, StreamThread, StreamsConfig};
+use millstream::runtime::{Instance, Parts, Registry, StreamsConfig};
 use millstream::store::{StateStore, StoreBatch, StoreError, StoreProvider, StoreSnapshot};
 use millstream::task::TaskState;
 use millstream_kafka::KafkaBroker;
@@ -84,10 +84,10 @@ fn die_at_a_write(dir: &Path, write: i64) {
         registry: registry.clone(),
         observer: Arc::new(()),
     };
-    let mut thread = StreamThread::new(0, parts);
+    let mut instance = Instance::new(1, parts);
     let (began, mut is_aimed) = (Instant::now(), false);
     while began.elapsed() < Duration::from_secs(120) {
-        thread.step(Duration::from_millis(20)).unwrap();
+        instance.step(Duration::from_millis(20)).unwrap();
         let tasks = registry.tasks();
         if !is_aimed && !tasks.is_empty() && tasks.iter().all(|task| task.state == TaskState::Running) {
             stores.writes_left.store(write, Ordering::SeqCst);

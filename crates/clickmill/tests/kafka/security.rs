@@ -4,13 +4,25 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
+use std::time::Duration;
 
 use kafka_test_server::{Cluster, tool};
 
-use crate::service::{Service, clickmill};
+use crate::service::{Service, clickmill, pause};
 
 const APPLICATION: &str = "guarded";
 const CLICKS: &str = "ad-clicks";
+
+/// Kafka's name for who the brokers know.
+const LOGIN: &str = "listener.name.plaintext.plain.sasl.jaas.config";
+
+/// The users that the brokers know, the service's with that password.
+fn login(password: &str) -> String {
+    format!(
+        "org.apache.kafka.common.security.plain.PlainLoginModule required username=admin password=admin-secret \
+         user_admin=admin-secret user_clickmill={password};"
+    )
+}
 
 /// The cluster, and who may do what.
 struct Guarded {
@@ -23,8 +35,7 @@ impl Guarded {
         let dir = tempfile::tempdir().unwrap();
         let (keys, certificate) = (dir.path().join("keys.p12"), dir.path().join("certificate.pem"));
         make_certificate(&keys, &certificate);
-        let login = "org.apache.kafka.common.security.plain.PlainLoginModule required username=admin password=admin-secret \
-                     user_admin=admin-secret user_clickmill=clickmill-secret;";
+        let login = login("clickmill-secret");
         let cluster = Cluster::start_with(
             1,
             &[
@@ -32,7 +43,7 @@ impl Guarded {
                 ("inter.broker.listener.name", "PLAINTEXT"),
                 ("sasl.mechanism.inter.broker.protocol", "PLAIN"),
                 ("sasl.enabled.mechanisms", "PLAIN"),
-                ("listener.name.plaintext.plain.sasl.jaas.config", login),
+                (LOGIN, &login),
                 ("ssl.keystore.location", keys.to_str().unwrap()),
                 ("ssl.keystore.password", "secret"),
                 ("ssl.truststore.type", "PEM"),
@@ -153,5 +164,47 @@ fn each_missing_right_is_named_and_those_of_the_documentation_are_enough() {
     service.wait_until_counted();
     let answer = service.query("/v1/ads/ad-1/clicks?from=1699999800000&to=1700000100000");
     assert_eq!(answer["clicks"], 3, "{answer}");
+    service.stop();
+}
+
+/// Lines of the service's log that are warnings or worse, of librdkafka's own or of what came of it.
+fn complaints(log: &str) -> usize {
+    log.lines().filter(|line| line.contains("\"WARN\"") || line.contains("\"ERROR\"")).count()
+}
+
+/// As where a broker comes back with another certificate, or cannot reach the place where users are looked up.
+#[test]
+fn brokers_that_turn_a_running_service_away_for_a_while_do_not_end_it() {
+    let guarded = Guarded::start();
+    let application = format!("{APPLICATION}-");
+    guarded.grant(&["--resource-pattern-type", "prefixed", "--topic", &application], &["All"]);
+    guarded.grant(&["--topic", CLICKS], &["All"]);
+    guarded.grant(&["--resource-pattern-type", "prefixed", "--transactional-id", &application], &["All"]);
+    guarded.grant(&["--group", APPLICATION], &["All"]);
+    let certificate = guarded.dir.path().join("certificate.pem");
+    let created =
+        guarded.topics(&guarded.configuration("clickmill-secret", &certificate), &["--create-clicks-topic", "--create"]);
+    assert!(created.status.success(), "{}", String::from_utf8_lossy(&created.stderr));
+    let mut service = guarded.service();
+    service.start_and_wait();
+    let clicks = "{\"ad_id\":\"ad-1\",\"timestamp\":1700000000000}\n".repeat(3);
+    assert_eq!(service.post(&clicks, None).unwrap().status, 202);
+    service.wait_until_counted();
+
+    guarded.cluster.stop(0);
+    guarded.cluster.reconfigure(0, &[(LOGIN, &login("another-secret"))]);
+    guarded.cluster.start_again(0);
+    service.wait_until("turned away", |service| service.log().contains("Invalid username or password"));
+    assert_says(&service.log(), &["check security.protocol, the sasl.* and the ssl.* properties"]);
+    let before = complaints(&service.log());
+    pause(Duration::from_secs(20));
+    let lines = complaints(&service.log()) - before;
+    assert!(lines < 40, "{lines} lines in 20 seconds:\n{}", service.log());
+
+    guarded.cluster.stop(0);
+    guarded.cluster.reconfigure(0, &[(LOGIN, &login("clickmill-secret"))]);
+    guarded.cluster.start_again(0);
+    service.wait_until("taking clicks again", |service| service.post(&clicks, None).is_some_and(|answer| answer.status == 202));
+    service.wait_until_counted();
     service.stop();
 }

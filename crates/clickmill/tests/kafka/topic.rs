@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
 
-use rdkafka::admin::{AdminClient, AdminOptions, NewTopic, TopicReplication};
+use rdkafka::admin::{AdminClient, AdminOptions, NewPartitions, NewTopic, TopicReplication};
 use rdkafka::client::DefaultClientContext;
 use rdkafka::consumer::{BaseConsumer, Consumer};
 use rdkafka::error::KafkaError;
@@ -29,6 +29,21 @@ pub(crate) fn create(servers: &str, name: &str, partitions: u32, settings: &[(&s
     created.unwrap().pop().unwrap().unwrap();
     // The broker knows of it a moment later.
     partition_count(&consumer(servers, "topics", "read_committed"), name);
+}
+
+/// Lets a topic grow to so many partitions.
+pub(crate) fn add_partitions(servers: &str, name: &str, partitions: usize) {
+    let admin: AdminClient<DefaultClientContext> = ClientConfig::new().set("bootstrap.servers", servers).create().unwrap();
+    let grown = tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap().block_on(async {
+        let options = AdminOptions::new().operation_timeout(Some(TIMEOUT));
+        admin.create_partitions([&NewPartitions::new(name, partitions)], &options).await
+    });
+    grown.unwrap().pop().unwrap().unwrap();
+    let (consumer, began) = (consumer(servers, "topics", "read_committed"), Instant::now());
+    while partition_count(&consumer, name) < partitions as i32 {
+        assert!(began.elapsed() < TIMEOUT, "topic {name} does not grow");
+        pause(Duration::from_millis(50));
+    }
 }
 
 fn consumer(servers: &str, group: &str, isolation: &str) -> BaseConsumer {

@@ -168,6 +168,11 @@ impl Service {
         read(request.send(lines))
     }
 
+    /// Lets a quarantined task try again, and gives the status of the answer.
+    pub(crate) fn retry(&self, task: &str) -> u16 {
+        read(self.agent.post(format!("{}/v1/cluster/tasks/{task}/retry", self.url())).send("")).unwrap().status
+    }
+
     /// Ends the process as a crash would.
     pub(crate) fn kill(&mut self) {
         let mut process = self.process.take().unwrap();
@@ -179,6 +184,15 @@ impl Service {
     pub(crate) fn signal(&self, name: &str) {
         let id = self.process.as_ref().unwrap().id().to_string();
         assert!(Command::new("kill").args(["-s", name, &id]).status().unwrap().success());
+    }
+
+    /// Waits until so many tasks are quarantined, and gives their reasons. All others run: the instance is ready.
+    pub(crate) fn wait_for_quarantine(&mut self, tasks: usize) -> String {
+        let quarantined = |service: &Self| service.try_get("/v1/cluster")?.json["quarantined"].as_array().cloned();
+        self.wait_until("in quarantine", |service| quarantined(service).is_some_and(|found| found.len() == tasks));
+        self.wait_until_ready();
+        let reasons: Vec<_> = quarantined(self).unwrap().iter().map(|task| task["reason"].as_str().unwrap().to_owned()).collect();
+        reasons.join("\n")
     }
 
     /// Waits until the process has ended by itself.

@@ -8,10 +8,11 @@ use millstream::record::{Offset, Timestamp, TopicPartition};
 use rdkafka::error::RDKafkaErrorCode as Code;
 
 use super::{KafkaBroker, PATIENCE};
+use crate::config::Role;
 use crate::error::broker_error;
 use crate::ffi::{At, End, Failure, NewTopic};
 use crate::partitions::list_of_positions;
-use crate::settings::topic_settings;
+use crate::settings::{topic_settings, wordings};
 
 /// A member of a consumer group, as the cluster knows it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -51,13 +52,27 @@ impl KafkaBroker {
     /// # Errors
     /// Where it cannot be created.
     pub fn create_topic_with(&self, topic: &str, partitions: u32, settings: &[(String, String)]) -> Result<(), BrokerError> {
-        let (count, replication) = (partitions.try_into().unwrap_or(i32::MAX), self.shared.config.replication());
-        let new = NewTopic { name: topic, partitions: count, replication, settings };
-        let is_new = self.ask(PATIENCE, "creating topic", topic, |admin| match admin.create_topic(&new) {
-            Err(failure) if failure.code == Code::TopicAlreadyExists => Ok(false),
-            outcome => outcome.map(|()| true),
-        })?;
+        let is_new = self.create(topic, partitions, settings)?;
         self.wait_for_topic(topic, if is_new { partitions } else { 1 }).map(drop)
+    }
+
+    /// Creates a topic, with the settings in the words that the brokers know. Says whether there was none.
+    pub(super) fn create(&self, topic: &str, partitions: u32, settings: &[(String, String)]) -> Result<bool, BrokerError> {
+        let (partitions, replication) = (partitions.try_into().unwrap_or(i32::MAX), self.shared.config.replication());
+        let wordings = wordings(settings);
+        self.ask(PATIENCE, "creating topic", topic, |admin| {
+            let mut refusals = Vec::new();
+            for settings in &wordings {
+                match admin.create_topic(&NewTopic { name: topic, partitions, replication, settings }) {
+                    Err(failure) if failure.code == Code::InvalidConfig => refusals.push(failure),
+                    Err(failure) if failure.code == Code::TopicAlreadyExists => return Ok(false),
+                    outcome => return outcome.map(|()| true),
+                }
+            }
+            // What is wrong with the words of today: or with the only ones.
+            let today = usize::from(refusals.len() > 1);
+            Err(refusals.swap_remove(today))
+        })
     }
 
     /// Deletes a topic with all its records, and waits until it is gone. One that is not there is no error.
@@ -85,6 +100,12 @@ impl KafkaBroker {
         let members = self.ask(PATIENCE, "listing the members of group", group, |admin| admin.members(group))?;
         let member = |member: crate::ffi::Member| GroupMember { id: member.id, client_id: member.client_id, host: member.host };
         Ok(members.into_iter().map(member).collect())
+    }
+
+    /// For how long a group keeps a member of ours that has died, in milliseconds.
+    pub fn session_timeout_ms(&self) -> String {
+        let member = self.shared.config.client(Role::Member { group: "", member: "" });
+        member.get("session.timeout.ms").unwrap_or_default().to_owned()
     }
 
     /// Sets positions, with their metadata, that a group without members has committed; its others stay.
@@ -133,22 +154,28 @@ impl KafkaBroker {
 
     /// Where logs start and end, by one request for each end.
     pub(super) fn ranges(&self, partitions: &[TopicPartition], isolation: Isolation) -> Result<Vec<LogRange>, BrokerError> {
-        let both = || {
+        let both = || -> Result<Vec<LogRange>, BrokerError> {
             // The ends first, as for one partition.
-            let ends = self.offsets(partitions, At::End(End::Latest), isolation)?;
-            let starts = self.offsets(partitions, At::End(End::Earliest), isolation)?;
-            let ranges = partitions.iter().zip(starts).zip(ends).map(|((partition, start), end)| match (start, end) {
-                (Some(start), Some(end)) => Ok(LogRange { start, end: end.max(start) }),
-                // Not an offset, and no error either: an answer that says nothing.
-                _ => Err(broker_error(
-                    "looking up the offsets of",
-                    &partition.to_string(),
-                    &Failure::of_code(Code::OperationTimedOut),
-                )),
-            });
-            ranges.collect::<Result<Vec<_>, BrokerError>>()
+            let ends = self.ends(partitions, End::Latest, isolation)?;
+            let starts = self.ends(partitions, End::Earliest, isolation)?;
+            Ok(starts.into_iter().zip(ends).map(|(start, end)| LogRange { start, end: end.max(start) }).collect())
         };
-        both().map_err(|error| last_of_each_topic(partitions).into_iter().fold(error, |error, last| self.unknown(last, error)))
+        both().map_err(|error| self.unknown_of(partitions, error))
+    }
+
+    /// One end of each log, by one request.
+    pub(super) fn ends(&self, partitions: &[TopicPartition], end: End, isolation: Isolation) -> Result<Vec<Offset>, BrokerError> {
+        let found = self.offsets(partitions, At::End(end), isolation)?;
+        // Not an offset, and no error either: an answer that says nothing.
+        let silence = |partition: &TopicPartition| {
+            broker_error("looking up the offsets of", &partition.to_string(), &Failure::of_code(Code::OperationTimedOut))
+        };
+        partitions.iter().zip(found).map(|(partition, offset)| offset.ok_or_else(|| silence(partition))).collect()
+    }
+
+    /// The error for a partition that there is not, where one of these is none; else the error that it came from.
+    pub(super) fn unknown_of(&self, partitions: &[TopicPartition], error: BrokerError) -> BrokerError {
+        last_of_each_topic(partitions).into_iter().fold(error, |error, last| self.unknown(last, error))
     }
 }
 

@@ -11,7 +11,7 @@ use rdkafka::error::RDKafkaErrorCode;
 use rdkafka_sys as sys;
 use sys::rd_kafka_admin_op_t as Op;
 
-use super::{Failure, array, c_string, millis, text};
+use super::{Failure, array, c_string, codes, millis, text};
 
 /// Sends requests through a client and waits for each answer.
 pub(crate) struct Admin<'a, C: ClientContext> {
@@ -63,13 +63,30 @@ impl<'a, C: ClientContext> Admin<'a, C> {
         // SAFETY: the options live as long as the request, and the buffer for the call.
         Failure::check(unsafe {
             let options = request.options.as_ptr();
-            sys::rd_kafka_AdminOptions_set_request_timeout(options, timeout, buffer.as_mut_ptr(), buffer.len())
+            codes::rd_kafka_AdminOptions_set_request_timeout(options, timeout, buffer.as_mut_ptr(), buffer.len())
         })?;
         Ok(request)
     }
 
     /// A topic's id and partitions; none where there is no such topic.
     pub(crate) fn describe_topic(&self, topic: &str) -> Result<Option<TopicDescription>, Failure> {
+        let answer = self.described(topic)?;
+        let mut partitions = 0;
+        // SAFETY: the answer is to this kind of request; what it lends lives as long as it does.
+        unsafe {
+            let topic = answer.topic()?;
+            match Failure::read(sys::rd_kafka_TopicDescription_error(topic)) {
+                Err(failure) if is_unknown(failure.code) => return Ok(None),
+                outcome => outcome?,
+            }
+            sys::rd_kafka_TopicDescription_partitions(topic, &mut partitions);
+            let id = text(sys::rd_kafka_Uuid_base64str(sys::rd_kafka_TopicDescription_topic_id(topic)));
+            Ok(Some(TopicDescription { id, partitions: partitions.try_into().unwrap_or(u32::MAX) }))
+        }
+    }
+
+    /// The answer to a request for what one topic is like.
+    pub(super) fn described(&self, topic: &str) -> Result<Answer, Failure> {
         let request = self.request(Op::RD_KAFKA_ADMIN_OP_DESCRIBETOPICS)?;
         let name = c_string(topic);
         let mut names = [name.as_ptr()];
@@ -79,25 +96,7 @@ impl<'a, C: ClientContext> Admin<'a, C> {
             sys::rd_kafka_DescribeTopics(self.native(), topics, request.options.as_ptr(), request.queue.as_ptr());
             sys::rd_kafka_TopicCollection_destroy(topics);
         }
-        let answer = request.answer(self.timeout)?;
-        let mut count = 0;
-        // SAFETY: the answer is to this kind of request; what it lends lives as long as it does.
-        let described = unsafe {
-            let result = sys::rd_kafka_event_DescribeTopics_result(answer.0.as_ptr());
-            array(sys::rd_kafka_DescribeTopics_result_topics(result, &mut count), count)
-        };
-        let topic = *described.first().ok_or_else(Failure::timed_out)?;
-        let mut partitions = 0;
-        // SAFETY: as above.
-        unsafe {
-            match Failure::read(sys::rd_kafka_TopicDescription_error(topic)) {
-                Err(failure) if is_unknown(failure.code) => return Ok(None),
-                outcome => outcome?,
-            }
-            sys::rd_kafka_TopicDescription_partitions(topic, &mut partitions);
-            let id = text(sys::rd_kafka_Uuid_base64str(sys::rd_kafka_TopicDescription_topic_id(topic)));
-            Ok(Some(TopicDescription { id, partitions: partitions.try_into().unwrap_or(u32::MAX) }))
-        }
+        request.answer(self.timeout)
     }
 
     /// Creates a topic.
@@ -124,9 +123,8 @@ impl<'a, C: ClientContext> Admin<'a, C> {
             let result = sys::rd_kafka_event_CreateTopics_result(answer.0.as_ptr());
             let topics = array(sys::rd_kafka_CreateTopics_result_topics(result, &mut count), count);
             let topic = *topics.first().ok_or_else(Failure::timed_out)?;
-            Failure::check(sys::rd_kafka_topic_result_error(topic)).map_err(|failure| {
-                let reason = text(sys::rd_kafka_topic_result_error_string(topic));
-                Failure { reason: if reason.is_empty() { failure.reason } else { reason }, ..failure }
+            Failure::check_with(codes::rd_kafka_topic_result_error(topic), || {
+                text(sys::rd_kafka_topic_result_error_string(topic))
             })
         }
     }
@@ -155,13 +153,13 @@ impl<'a, C: ClientContext> Admin<'a, C> {
             let result = sys::rd_kafka_event_ListOffsets_result(answer.0.as_ptr());
             let infos = array(sys::rd_kafka_ListOffsets_result_infos(result, &mut count), count);
             let info = *infos.first().ok_or_else(Failure::timed_out)?;
-            let found = &*sys::rd_kafka_ListOffsetsResultInfo_topic_partition(info);
-            Failure::check(found.err)?;
+            let found = sys::rd_kafka_ListOffsetsResultInfo_topic_partition(info);
+            Failure::check(codes::of_partition(found))?;
             // Not an offset, and no error either: an answer that says nothing.
-            if found.offset < 0 {
+            if (*found).offset < 0 {
                 return Err(Failure::timed_out());
             }
-            Ok(Offset(found.offset))
+            Ok(Offset((*found).offset))
         }
     }
 
@@ -184,11 +182,11 @@ impl<'a, C: ClientContext> Admin<'a, C> {
         }
         let answer = request.answer(self.timeout)?;
         // SAFETY: the answer is to this kind of request; the list it lends lives as long as it does.
-        let results = unsafe {
+        unsafe {
             let result = sys::rd_kafka_event_DeleteRecords_result(answer.0.as_ptr());
-            native_elements(sys::rd_kafka_DeleteRecords_result_offsets(result))
-        };
-        results.iter().try_for_each(|result| Failure::check(result.err))
+            let mut results = native_elements(sys::rd_kafka_DeleteRecords_result_offsets(result));
+            results.try_for_each(|result| Failure::check(codes::of_partition(result)))
+        }
     }
 }
 
@@ -211,16 +209,21 @@ pub(super) fn native_partitions<'a>(partitions: impl IntoIterator<Item = (&'a To
     list
 }
 
+/// The elements of a list. Pointers, never references: the error code in an element may be none that the wrapper knows.
+///
 /// # Safety
-/// `list` is null or lives, unchanged, for `'a`.
-pub(super) unsafe fn native_elements<'a>(
+/// `list` is null or lives, unchanged, for as long as the elements are used.
+pub(super) unsafe fn native_elements(
     list: *const sys::rd_kafka_topic_partition_list_t,
-) -> &'a [sys::rd_kafka_topic_partition_t] {
-    if list.is_null() {
-        return &[];
-    }
-    // SAFETY: it is not null, and the caller vouches for the rest.
-    unsafe { array((*list).elems, (*list).cnt.try_into().unwrap_or(0)) }
+) -> impl Iterator<Item = *const sys::rd_kafka_topic_partition_t> {
+    let (first, count): (*const sys::rd_kafka_topic_partition_t, usize) = if list.is_null() {
+        (std::ptr::null(), 0)
+    } else {
+        // SAFETY: it is not null, and the caller vouches that it lives.
+        unsafe { ((*list).elems, (*list).cnt.try_into().unwrap_or(0)) }
+    };
+    // The list has so many elements, one behind the other.
+    (0..count).map(move |index| first.wrapping_add(index))
 }
 
 impl Request {
@@ -248,10 +251,7 @@ impl Request {
         let answer = Answer(NonNull::new(event).ok_or_else(Failure::timed_out)?);
         // SAFETY: the event lives, and its text as long.
         unsafe {
-            Failure::check(sys::rd_kafka_event_error(event)).map_err(|failure| {
-                let reason = text(sys::rd_kafka_event_error_string(event));
-                Failure { reason: if reason.is_empty() { failure.reason } else { reason }, ..failure }
-            })?;
+            Failure::check_with(codes::rd_kafka_event_error(event), || text(sys::rd_kafka_event_error_string(event)))?;
         }
         Ok(answer)
     }
@@ -270,6 +270,20 @@ impl Drop for Request {
 impl Answer {
     pub(super) fn event(&self) -> *mut sys::rd_kafka_event_t {
         self.0.as_ptr()
+    }
+
+    /// What the one topic that was asked about is like.
+    ///
+    /// # Safety
+    /// The answer is to a request for what topics are like. The topic lives as long as the answer.
+    pub(super) unsafe fn topic(&self) -> Result<*const sys::rd_kafka_TopicDescription_t, Failure> {
+        let mut count = 0;
+        // SAFETY: the caller vouches for it.
+        let described = unsafe {
+            let result = sys::rd_kafka_event_DescribeTopics_result(self.event());
+            array(sys::rd_kafka_DescribeTopics_result_topics(result, &mut count), count)
+        };
+        described.first().copied().ok_or_else(Failure::timed_out)
     }
 }
 

@@ -9,7 +9,7 @@ use sys::rd_kafka_ResourceType_t::RD_KAFKA_RESOURCE_TOPIC as TOPIC;
 use sys::rd_kafka_admin_op_t as Op;
 
 use super::admin::Admin;
-use super::{Failure, array, c_string, text};
+use super::{Failure, array, c_string, codes, text};
 
 /// A topic as the subject of a request.
 struct Resource(*mut sys::rd_kafka_ConfigResource_t);
@@ -85,9 +85,8 @@ unsafe fn checked(resources: &[*const sys::rd_kafka_ConfigResource_t]) -> Result
     let resource = *resources.first().ok_or_else(Failure::timed_out)?;
     // SAFETY: the caller vouches for it.
     unsafe {
-        Failure::check(sys::rd_kafka_ConfigResource_error(resource)).map_err(|failure| {
-            let reason = text(sys::rd_kafka_ConfigResource_error_string(resource));
-            Failure { reason: if reason.is_empty() { failure.reason } else { reason }, ..failure }
+        Failure::check_with(codes::rd_kafka_ConfigResource_error(resource), || {
+            text(sys::rd_kafka_ConfigResource_error_string(resource))
         })?;
     }
     Ok(resource)

@@ -7,7 +7,7 @@ use rdkafka_sys as sys;
 use sys::rd_kafka_admin_op_t as Op;
 
 use super::admin::{Admin, native_elements};
-use super::{Failure, array, c_string, text};
+use super::{Failure, array, c_string, codes, text};
 
 /// A member of a group, as the group's coordinator knows it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -72,8 +72,8 @@ impl<C: ClientContext> Admin<'_, C> {
             let groups = array(sys::rd_kafka_AlterConsumerGroupOffsets_result_groups(result, &mut count), count);
             let altered = *groups.first().ok_or_else(Failure::timed_out)?;
             Failure::read(sys::rd_kafka_group_result_error(altered))?;
-            let partitions = native_elements(sys::rd_kafka_group_result_partitions(altered));
-            partitions.iter().try_for_each(|partition| Failure::check(partition.err))
+            let mut partitions = native_elements(sys::rd_kafka_group_result_partitions(altered));
+            partitions.try_for_each(|partition| Failure::check(codes::of_partition(partition)))
         }
     }
 

@@ -4,12 +4,11 @@ use std::ffi::{CStr, c_void};
 use std::ptr::{self, NonNull};
 
 use millstream::record::HeadersBuf;
-use rdkafka::error::RDKafkaErrorCode;
 use rdkafka_sys as sys;
 
-use super::text;
+use super::{Failure, codes, text};
 
-/// A fetched message, or an event of its partition (see [`Message::error`]).
+/// A fetched message, or an event of its partition (see [`Message::failure`]).
 #[derive(Debug)]
 pub(crate) struct Message(NonNull<sys::rd_kafka_message_t>);
 
@@ -27,40 +26,39 @@ impl Message {
         NonNull::new(message).map(Self)
     }
 
-    fn native(&self) -> &sys::rd_kafka_message_t {
-        // SAFETY: it is ours, so it lives until we are dropped, and nobody writes to it.
-        unsafe { self.0.as_ref() }
-    }
-
     /// Why this is no record: the end of the partition, or something went wrong there.
-    pub(crate) fn error(&self) -> Option<RDKafkaErrorCode> {
-        let code = RDKafkaErrorCode::from(self.native().err);
-        (code != RDKafkaErrorCode::NoError).then_some(code)
-    }
-
-    /// What librdkafka says about the error.
-    pub(crate) fn error_text(&self) -> String {
-        // SAFETY: the message lives, and its text as long.
-        unsafe { text(sys::rd_kafka_message_errstr(self.0.as_ptr())) }
+    pub(crate) fn failure(&self) -> Option<Failure> {
+        // SAFETY: the message is ours, so it lives until we are dropped, and its text as long.
+        unsafe {
+            let said = || text(sys::rd_kafka_message_errstr(self.0.as_ptr()));
+            Failure::check_with(codes::of_message(self.0.as_ptr()), said).err()
+        }
     }
 
     pub(crate) fn offset(&self) -> i64 {
-        self.native().offset
+        // SAFETY: the message is ours, so it lives until we are dropped, and nobody writes to it. The field alone is read, never the
+        // whole message: the error code in it may be none that the wrapper knows.
+        unsafe { (*self.0.as_ptr()).offset }
     }
 
     pub(crate) fn partition(&self) -> i32 {
-        self.native().partition
+        // SAFETY: as above.
+        unsafe { (*self.0.as_ptr()).partition }
+    }
+
+    fn native_topic(&self) -> *mut sys::rd_kafka_topic_t {
+        // SAFETY: as above.
+        unsafe { (*self.0.as_ptr()).rkt }
     }
 
     /// Whether both come from the same partition.
     pub(crate) fn is_beside(&self, other: &Message) -> bool {
-        let (a, b) = (self.native(), other.native());
-        a.partition == b.partition && a.rkt == b.rkt
+        self.partition() == other.partition() && self.native_topic() == other.native_topic()
     }
 
     /// The topic's name.
     pub(crate) fn topic(&self) -> &str {
-        let topic = self.native().rkt;
+        let topic = self.native_topic();
         if topic.is_null() {
             return "";
         }
@@ -70,15 +68,15 @@ impl Message {
     }
 
     pub(crate) fn key(&self) -> Option<&[u8]> {
-        let message = self.native();
+        let message = self.0.as_ptr();
         // SAFETY: key and length belong together and lie in the message's buffer, which lives as long as the message.
-        unsafe { bytes(message.key, message.key_len) }
+        unsafe { bytes((*message).key, (*message).key_len) }
     }
 
     pub(crate) fn value(&self) -> Option<&[u8]> {
-        let message = self.native();
+        let message = self.0.as_ptr();
         // SAFETY: payload and length belong together and lie in the message's buffer, which lives as long as the message.
-        unsafe { bytes(message.payload, message.len) }
+        unsafe { bytes((*message).payload, (*message).len) }
     }
 
     /// Milliseconds since the epoch; -1 where the record has none.
@@ -91,15 +89,15 @@ impl Message {
     pub(crate) fn push_headers(&mut self, into: &mut HeadersBuf) -> bool {
         let mut headers = ptr::null_mut();
         // SAFETY: the message is ours alone for the call, which may parse the headers into it.
-        let code = unsafe { sys::rd_kafka_message_headers(self.0.as_ptr(), &mut headers) };
-        if code != sys::rd_kafka_resp_err_t::RD_KAFKA_RESP_ERR_NO_ERROR || headers.is_null() {
+        let code = unsafe { codes::rd_kafka_message_headers(self.0.as_ptr(), &mut headers) };
+        if code != codes::NO_ERROR || headers.is_null() {
             return false;
         }
         for index in 0.. {
             let (mut name, mut value, mut length) = (ptr::null(), ptr::null(), 0);
             // SAFETY: the headers belong to the message and live as long; each pointer is written by the call if it succeeds.
-            let code = unsafe { sys::rd_kafka_header_get_all(headers, index, &mut name, &mut value, &mut length) };
-            if code != sys::rd_kafka_resp_err_t::RD_KAFKA_RESP_ERR_NO_ERROR || name.is_null() {
+            let code = unsafe { codes::rd_kafka_header_get_all(headers, index, &mut name, &mut value, &mut length) };
+            if code != codes::NO_ERROR || name.is_null() {
                 return index > 0;
             }
             // SAFETY: the call succeeded: the name ends with a zero byte, value and length belong together, and both live as long

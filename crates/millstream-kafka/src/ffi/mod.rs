@@ -1,18 +1,27 @@
-//! What librdkafka offers and its Rust wrapper does not: batches from queues, readers outside groups, transactions without a
-//! wait of their own, topic ids, offsets by isolation, and the generation of a membership.
+//! What librdkafka offers and its Rust wrapper does not: batches from queues, fetching outside groups, transactions without a
+//! wait of their own, topic ids, offsets by isolation, the generation of a membership, error codes that it does not know, and producers
+//! whose thread sleeps.
 //!
 //! All unsafe code of this crate is here. Each type owns what it points to, frees it when dropped, and keeps the client alive that
 //! it came from, so that nothing outside of this module can misuse it.
 
 mod admin;
+mod codes;
+mod committed;
 mod configs;
+mod event;
 mod failure;
 mod groups;
 mod membership;
 mod message;
+mod metadata;
+#[cfg(test)]
+mod mock;
 mod offsets;
-mod position;
+mod poll;
+mod producer;
 mod queue;
+mod replicas;
 mod topic;
 mod topics;
 mod transaction;
@@ -21,19 +30,26 @@ use std::ffi::{CStr, CString, c_char};
 use std::time::Duration;
 
 pub(crate) use admin::{Admin, End, NewTopic};
+pub(crate) use committed::committed;
 pub(crate) use failure::Failure;
 pub(crate) use groups::Member;
 pub(crate) use membership::{Membership, membership};
 pub(crate) use message::Message;
+pub(crate) use metadata::{known_partitions, look_again};
+#[cfg(test)]
+pub(crate) use mock::Mock;
 pub(crate) use offsets::At;
-pub(crate) use position::position;
+pub(crate) use poll::poll;
+pub(crate) use producer::{Deliver, Producer, pass_on};
 pub(crate) use queue::{KeepAlive, Queue};
-pub(crate) use topic::Consumption;
-pub(crate) use transaction::{commit_transaction, flush, send_offsets};
+pub(crate) use replicas::Replicas;
+pub(crate) use topic::{Consumption, know_partition};
+pub(crate) use transaction::{abort_transaction, begin_transaction, commit_transaction, flush, init_transactions, send_offsets};
 
-/// A timeout as librdkafka takes it.
+/// A timeout as librdkafka takes it. A part of a millisecond is a whole one: a caller that waits for the rest of its time would otherwise
+/// ask again and again without waiting.
 fn millis(timeout: Duration) -> i32 {
-    timeout.as_millis().try_into().unwrap_or(i32::MAX)
+    timeout.as_nanos().div_ceil(1_000_000).try_into().unwrap_or(i32::MAX)
 }
 
 /// A name as C wants it. Kafka's names hold no zero byte; one that does is cut there and will not be found.
@@ -64,4 +80,18 @@ unsafe fn array<'a, T>(first: *const T, count: usize) -> &'a [T] {
     }
     // SAFETY: it is not null, and the caller vouches for the rest.
     unsafe { std::slice::from_raw_parts(first, count) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_timeout_is_never_shorter_than_asked_for() {
+        assert_eq!(millis(Duration::ZERO), 0);
+        assert_eq!(millis(Duration::from_micros(800)), 1);
+        assert_eq!(millis(Duration::from_micros(99_001)), 100);
+        assert_eq!(millis(Duration::from_millis(100)), 100);
+        assert_eq!(millis(Duration::MAX), i32::MAX);
+    }
 }

@@ -11,7 +11,7 @@ use sys::rd_kafka_OffsetSpec_t as Spec;
 use sys::rd_kafka_admin_op_t as Op;
 
 use super::admin::{Admin, End, native_partitions};
-use super::{Failure, array, c_string};
+use super::{Failure, array, c_string, codes};
 
 /// Which offset of a log.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -52,22 +52,30 @@ impl<C: ClientContext> Admin<'_, C> {
         let answer = request.answer(self.timeout())?;
         let mut count = 0;
         // SAFETY: the answer is to this kind of request; what it lends lives as long as it does.
-        let found: Vec<&sys::rd_kafka_topic_partition_t> = unsafe {
+        let found: Vec<*const sys::rd_kafka_topic_partition_t> = unsafe {
             let result = sys::rd_kafka_event_ListOffsets_result(answer.event());
             let infos = array(sys::rd_kafka_ListOffsets_result_infos(result, &mut count), count);
-            infos.iter().map(|info| &*sys::rd_kafka_ListOffsetsResultInfo_topic_partition(*info)).collect()
+            infos.iter().map(|info| sys::rd_kafka_ListOffsetsResultInfo_topic_partition(*info)).collect()
         };
-        partitions.iter().map(|partition| offset_of(partition, &found)).collect()
+        // SAFETY: the elements live as long as the answer.
+        partitions.iter().map(|partition| unsafe { offset_of(partition, &found) }).collect()
     }
 }
 
-fn offset_of(partition: &TopicPartition, found: &[&sys::rd_kafka_topic_partition_t]) -> Result<Option<Offset>, Failure> {
+/// # Safety
+/// The elements live.
+unsafe fn offset_of(
+    partition: &TopicPartition,
+    found: &[*const sys::rd_kafka_topic_partition_t],
+) -> Result<Option<Offset>, Failure> {
     let (name, number) = (c_string(&partition.topic), i32::try_from(partition.partition.0).unwrap_or(i32::MAX));
-    let is_it = |element: &&&sys::rd_kafka_topic_partition_t| {
-        // SAFETY: an element's name ends with a zero byte and lives as long as the element.
-        element.partition == number && unsafe { CStr::from_ptr(element.topic) } == name.as_c_str()
+    let is_it = |element: &&*const sys::rd_kafka_topic_partition_t| {
+        // SAFETY: the caller vouches that the element lives; its name ends with a zero byte and lives as long.
+        unsafe { (***element).partition == number && CStr::from_ptr((***element).topic) == name.as_c_str() }
     };
-    let element = found.iter().find(is_it).ok_or_else(Failure::timed_out)?;
-    Failure::check(element.err)?;
-    Ok((element.offset >= 0).then_some(Offset(element.offset)))
+    let element = *found.iter().find(is_it).ok_or_else(Failure::timed_out)?;
+    // SAFETY: as above.
+    let (error, offset) = unsafe { (codes::of_partition(element), (*element).offset) };
+    Failure::check(error)?;
+    Ok((offset >= 0).then_some(Offset(offset)))
 }

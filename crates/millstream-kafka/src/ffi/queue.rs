@@ -8,7 +8,7 @@ use std::time::Duration;
 use rdkafka::client::{Client, ClientContext};
 use rdkafka_sys as sys;
 
-use super::{Message, c_string, millis};
+use super::{Message, millis};
 
 /// A client that is kept alive by what was made from it: librdkafka waits for ever for what outlives its client.
 pub(crate) type KeepAlive = Arc<dyn Any + Send + Sync>;
@@ -33,21 +33,6 @@ impl Queue {
         // It is allocated by a function of librdkafka's that ends the process where there is no memory.
         let native = NonNull::new(native).expect("librdkafka never returns a null queue");
         Self { native, _client: keep_alive }
-    }
-
-    /// Lets what is fetched of a partition come into this queue. Stays so for later assignments.
-    pub(crate) fn take_partition<C: ClientContext>(&self, client: &Client<C>, topic: &str, partition: i32) -> bool {
-        let topic = c_string(topic);
-        // SAFETY: the client lives for the call. The partition's queue is ours until destroyed, and forwarding keeps what it needs.
-        unsafe {
-            let queue = sys::rd_kafka_queue_get_partition(client.native_ptr(), topic.as_ptr(), partition);
-            if queue.is_null() {
-                return false;
-            }
-            sys::rd_kafka_queue_forward(queue, self.native.as_ptr());
-            sys::rd_kafka_queue_destroy(queue);
-        }
-        true
     }
 
     /// Takes up to `most` messages; waits, where there is none, until one comes, or so long.

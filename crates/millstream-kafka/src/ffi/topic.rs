@@ -1,67 +1,86 @@
-//! Reading a partition outside any group, each into a queue of its own, so that one client serves many readers.
+//! Fetching partitions outside any group, each into a queue of the caller's choice.
 
 use std::ptr::{self, NonNull};
-use std::time::Duration;
+use std::sync::Arc;
 
 use rdkafka::client::{Client, ClientContext};
 use rdkafka_sys as sys;
 
-use super::queue::KeepAlive;
-use super::{Failure, Message, Queue, c_string};
+use super::{Failure, Queue, c_string, codes};
 
 /// One partition that is being fetched. Dropping it ends that.
 pub(crate) struct Consumption {
     topic: NonNull<sys::rd_kafka_topic_t>,
     partition: i32,
-    // Dropped after the partition was stopped, and with it the last reference to the client.
-    queue: Queue,
+    // Dropped after the partition was stopped, and with it perhaps the last reference to the client.
+    queue: Arc<Queue>,
 }
 
 // SAFETY: librdkafka's topics may be used from any thread.
 unsafe impl Send for Consumption {}
 
 impl Consumption {
-    /// Starts to fetch a partition that this client does not fetch yet.
+    /// Starts to fetch a partition that this client does not fetch yet, into a queue of the same client.
     pub(crate) fn start<C: ClientContext>(
         client: &Client<C>,
-        keep_alive: KeepAlive,
+        queue: Arc<Queue>,
         topic: &str,
         partition: i32,
         from: i64,
     ) -> Result<Self, Failure> {
-        let queue = Queue::new(client, keep_alive);
         let name = c_string(topic);
-        // SAFETY: the client lives for the call, and as long as the topic by the queue.
+        // SAFETY: the client lives for the call, and as long as the topic by the queue. A topic that exists is shared and counted.
         let native = unsafe { sys::rd_kafka_topic_new(client.native_ptr(), name.as_ptr(), ptr::null_mut()) };
         let topic = NonNull::new(native).ok_or_else(last_failure)?;
-        // SAFETY: topic and queue live until the partition is stopped, in `drop`.
-        if unsafe { sys::rd_kafka_consume_start_queue(native, partition, from, queue.native()) } != 0 {
-            let failure = last_failure();
-            // SAFETY: it is ours, and nothing uses it.
-            unsafe { sys::rd_kafka_topic_destroy(native) };
-            return Err(failure);
-        }
-        Ok(Self { topic, partition, queue })
+        let consumption = Self { topic, partition, queue };
+        consumption.fetch_from(from)?;
+        Ok(consumption)
     }
 
-    /// As [`Queue::fetch`].
-    pub(crate) fn fetch(&self, most: usize, max_wait: Duration) -> Vec<Message> {
-        self.queue.fetch(most, max_wait)
+    /// Goes on from another position. What was fetched before and not taken from the queue is dropped: librdkafka marks it with
+    /// the start that it belongs to.
+    pub(crate) fn restart(&mut self, from: i64) -> Result<(), Failure> {
+        self.stop();
+        self.fetch_from(from)
+    }
+
+    fn fetch_from(&self, from: i64) -> Result<(), Failure> {
+        // SAFETY: topic and queue live until the partition is stopped, in `drop`.
+        let started =
+            unsafe { sys::rd_kafka_consume_start_queue(self.topic.as_ptr(), self.partition, from, self.queue.native()) };
+        if started == 0 { Ok(()) } else { Err(last_failure()) }
+    }
+
+    /// Waits for a thread of the client, not for a broker. Where nothing was started it does nothing.
+    fn stop(&self) {
+        // SAFETY: the topic is ours until `drop` has ended; the client lives as long as the queue.
+        unsafe { sys::rd_kafka_consume_stop(self.topic.as_ptr(), self.partition) };
     }
 }
 
 impl Drop for Consumption {
     fn drop(&mut self) {
-        // SAFETY: the partition was started with this topic, which is ours and dropped once; the client still lives.
-        unsafe {
-            sys::rd_kafka_consume_stop(self.topic.as_ptr(), self.partition);
-            sys::rd_kafka_topic_destroy(self.topic.as_ptr());
-        }
+        self.stop();
+        // SAFETY: the topic is ours and dropped once; the client still lives.
+        unsafe { sys::rd_kafka_topic_destroy(self.topic.as_ptr()) };
     }
+}
+
+/// Lets the client know a partition, so that it can be paused before it is assigned.
+pub(crate) fn know_partition<C: ClientContext>(client: &Client<C>, topic: &str, partition: i32) -> bool {
+    let topic = c_string(topic);
+    // SAFETY: the client lives for the call; the partition's queue is ours until it is destroyed. The partition itself stays.
+    unsafe {
+        let queue = sys::rd_kafka_queue_get_partition(client.native_ptr(), topic.as_ptr(), partition);
+        if queue.is_null() {
+            return false;
+        }
+        sys::rd_kafka_queue_destroy(queue);
+    }
+    true
 }
 
 fn last_failure() -> Failure {
     // SAFETY: the last error is the thread's own and only read.
-    let code = unsafe { sys::rd_kafka_last_error() };
-    Failure::of_code(code.into())
+    Failure::of_number(unsafe { codes::rd_kafka_last_error() })
 }

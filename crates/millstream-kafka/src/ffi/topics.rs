@@ -6,7 +6,7 @@ use rdkafka_sys as sys;
 use sys::rd_kafka_admin_op_t as Op;
 
 use super::admin::Admin;
-use super::{Failure, array, c_string, text};
+use super::{Failure, array, c_string, codes, text};
 
 impl<C: ClientContext> Admin<'_, C> {
     /// Deletes a topic with all its records. One that is not there is no error.
@@ -25,9 +25,8 @@ impl<C: ClientContext> Admin<'_, C> {
             let result = sys::rd_kafka_event_DeleteTopics_result(answer.event());
             let topics = array(sys::rd_kafka_DeleteTopics_result_topics(result, &mut count), count);
             let topic = *topics.first().ok_or_else(Failure::timed_out)?;
-            Failure::check(sys::rd_kafka_topic_result_error(topic)).map_err(|failure| {
-                let reason = text(sys::rd_kafka_topic_result_error_string(topic));
-                Failure { reason: if reason.is_empty() { failure.reason } else { reason }, ..failure }
+            Failure::check_with(codes::rd_kafka_topic_result_error(topic), || {
+                text(sys::rd_kafka_topic_result_error_string(topic))
             })
         };
         match outcome {

@@ -1,32 +1,50 @@
-//! Parts of a transaction. The wrapper's own flush, which its commit begins with, always waits for a tenth of a second.
+//! Transactions. The wrapper's own flush, which its commit begins with, always waits for a tenth of a second.
 
 use std::ptr;
 use std::time::Duration;
 
-use millstream::broker::GroupMetadata;
+use millstream::broker::Fence;
 use rdkafka::TopicPartitionList;
 use rdkafka::client::{Client, ClientContext};
 use rdkafka_sys as sys;
 
-use super::{Failure, c_string, millis};
+use super::{Failure, c_string, codes, millis};
+
+/// Makes the producer the only one of its transactional id.
+pub(crate) fn init_transactions<C: ClientContext>(client: &Client<C>, max_wait: Duration) -> Result<(), Failure> {
+    // SAFETY: the client lives for the call; the error it returns is ours.
+    unsafe { Failure::take(sys::rd_kafka_init_transactions(client.native_ptr(), millis(max_wait))) }
+}
+
+/// Begins a transaction.
+pub(crate) fn begin_transaction<C: ClientContext>(client: &Client<C>) -> Result<(), Failure> {
+    // SAFETY: as above.
+    unsafe { Failure::take(sys::rd_kafka_begin_transaction(client.native_ptr())) }
+}
+
+/// Aborts the transaction.
+pub(crate) fn abort_transaction<C: ClientContext>(client: &Client<C>, max_wait: Duration) -> Result<(), Failure> {
+    // SAFETY: as above.
+    unsafe { Failure::take(sys::rd_kafka_abort_transaction(client.native_ptr(), millis(max_wait))) }
+}
 
 /// Waits until the broker has answered for everything sent. Another thread has to poll the client meanwhile.
 pub(crate) fn flush<C: ClientContext>(client: &Client<C>, max_wait: Duration) -> Result<(), Failure> {
     // SAFETY: the client lives for the call.
-    Failure::check(unsafe { sys::rd_kafka_flush(client.native_ptr(), millis(max_wait)) })
+    Failure::check(unsafe { codes::rd_kafka_flush(client.native_ptr(), millis(max_wait)) })
 }
 
 /// Makes offsets part of the transaction under a membership that was captured before.
 pub(crate) fn send_offsets<C: ClientContext>(
     client: &Client<C>,
-    group: &GroupMetadata,
+    fence: &Fence,
     offsets: &TopicPartitionList,
     max_wait: Duration,
 ) -> Result<(), Failure> {
-    let (id, member) = (c_string(&group.group), c_string(&group.member));
+    let (id, member) = (c_string(fence.group()), c_string(fence.member()));
     // SAFETY: both names live for the call, which copies them; no instance id is allowed.
     let metadata = unsafe {
-        sys::rd_kafka_consumer_group_metadata_new_with_genid(id.as_ptr(), group.generation, member.as_ptr(), ptr::null())
+        sys::rd_kafka_consumer_group_metadata_new_with_genid(id.as_ptr(), fence.generation(), member.as_ptr(), ptr::null())
     };
     // SAFETY: client, offsets and metadata live for the call; the error it returns is ours, and so is the metadata.
     unsafe {

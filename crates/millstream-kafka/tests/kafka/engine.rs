@@ -9,7 +9,7 @@ use kafka_test_server::Cluster;
 use millstream::broker::{Broker, TopicSettings, TransactionalProducer};
 use millstream::clock::Clock;
 use millstream::record::{Offset, Record, Timestamp};
-use millstream::runtime::{Parts, Registry, StreamThread, StreamsConfig};
+use millstream::runtime::{Instance, Parts, Registry, StreamsConfig};
 use millstream::serdes::{Bytes, Utf8, WindowedKey};
 use millstream::store::memory::MemoryStores;
 use millstream::time::TimeWindows;
@@ -95,23 +95,23 @@ fn counts(broker: &KafkaBroker, app: &str) -> Counts {
     counts
 }
 
-fn stream_thread(
+fn instance_of(
     broker: &KafkaBroker,
     app: &str,
     source: &str,
     number: usize,
     stores: &Arc<MemoryStores>,
-) -> StreamThread<KafkaBroker> {
+) -> Instance<KafkaBroker> {
     let parts = Parts {
         broker: Arc::new(broker.clone()),
         topology: topology(source),
-        config: StreamsConfig { idle_timeout: None, ..StreamsConfig::new(app) },
+        config: StreamsConfig { idle_timeout: None, instance_id: number.to_string(), ..StreamsConfig::new(app) },
         provider: stores.clone(),
         clock: Arc::new(SinceStart(Instant::now())),
         registry: Registry::new(),
         observer: Arc::new(()),
     };
-    StreamThread::new(number, parts)
+    Instance::new(1, parts)
 }
 
 /// How many records have been counted, by what is on the changelog.
@@ -119,18 +119,18 @@ fn total(counts: &Counts) -> i64 {
     counts.values().sum()
 }
 
-/// Steps a thread for some time, or until everything is counted.
-fn run_for(thread: &mut StreamThread<KafkaBroker>, time: Duration) {
+/// Steps an instance for some time, or until everything is counted.
+fn run_for(instance: &mut Instance<KafkaBroker>, time: Duration) {
     let began = Instant::now();
     while began.elapsed() < time {
-        thread.step(Duration::from_millis(50)).unwrap();
+        instance.step(Duration::from_millis(50)).unwrap();
     }
 }
 
-fn run_until_counted(broker: &KafkaBroker, app: &str, thread: &mut StreamThread<KafkaBroker>, expected: &Counts) -> Counts {
+fn run_until_counted(broker: &KafkaBroker, app: &str, instance: &mut Instance<KafkaBroker>, expected: &Counts) -> Counts {
     let began = Instant::now();
     loop {
-        run_for(thread, Duration::from_secs(1));
+        run_for(instance, Duration::from_secs(1));
         let found = counts(broker, app);
         if total(&found) >= total(expected) || began.elapsed() > Duration::from_secs(60) {
             return found;
@@ -139,31 +139,31 @@ fn run_until_counted(broker: &KafkaBroker, app: &str, thread: &mut StreamThread<
 }
 
 #[test]
-fn a_thread_that_crashes_again_and_again_counts_each_record_once() {
+fn an_instance_that_crashes_again_and_again_counts_each_record_once() {
     let cluster = Cluster::shared();
     let broker = broker_of(cluster);
     let expected = write_words(&broker, "engine-words");
     let stores = Arc::new(MemoryStores::new());
     for round in 0..6 {
-        let mut thread = stream_thread(&broker, "engine", "engine-words", 0, &stores);
+        let mut instance = instance_of(&broker, "engine", "engine-words", 0, &stores);
         // Long enough to get somewhere, and cut off in the middle of whatever it does then.
-        run_for(&mut thread, Duration::from_millis(900 + 130 * round));
-        drop(thread);
+        run_for(&mut instance, Duration::from_millis(900 + 130 * round));
+        drop(instance);
     }
-    let mut thread = stream_thread(&broker, "engine", "engine-words", 0, &stores);
-    let found = run_until_counted(&broker, "engine", &mut thread, &expected);
+    let mut instance = instance_of(&broker, "engine", "engine-words", 0, &stores);
+    let found = run_until_counted(&broker, "engine", &mut instance, &expected);
     assert_eq!(found, expected);
-    thread.close().unwrap();
+    instance.close().unwrap();
     // And from the changelog alone, with nothing counted twice.
-    let mut thread = stream_thread(&broker, "engine", "engine-words", 0, &Arc::new(MemoryStores::new()));
-    run_for(&mut thread, Duration::from_secs(3));
-    thread.close().unwrap();
+    let mut instance = instance_of(&broker, "engine", "engine-words", 0, &Arc::new(MemoryStores::new()));
+    run_for(&mut instance, Duration::from_secs(3));
+    instance.close().unwrap();
     assert_eq!(counts(&broker, "engine"), expected);
 }
 
-/// Two threads share the partitions; they come and go, with stores of their own, while records are counted.
+/// Two instances share the partitions; they come and go, with stores of their own, while records are counted.
 #[test]
-fn threads_that_come_and_go_count_each_record_once() {
+fn instances_that_come_and_go_count_each_record_once() {
     let cluster = Cluster::shared();
     let broker = broker_of(cluster);
     let expected = write_words(&broker, "shared-words");
@@ -172,19 +172,19 @@ fn threads_that_come_and_go_count_each_record_once() {
         thread::spawn(move || {
             let stores = Arc::new(MemoryStores::new());
             for round in 0..rounds {
-                let mut thread = stream_thread(&broker, "shared", "shared-words", number, &stores);
-                run_for(&mut thread, Duration::from_millis(1500 + 400 * round * (number as u64 + 1)));
+                let mut instance = instance_of(&broker, "shared", "shared-words", number, &stores);
+                run_for(&mut instance, Duration::from_millis(1500 + 400 * round * (number as u64 + 1)));
                 // By turns it goes in order and as in a crash.
-                if round % 2 == 0 { thread.close().unwrap() } else { drop(thread) }
+                if round % 2 == 0 { instance.close().unwrap() } else { drop(instance) }
             }
         })
     };
     let threads = [run(0, 3), run(1, 3)];
     threads.into_iter().for_each(|thread| thread.join().unwrap());
-    let mut thread = stream_thread(&broker, "shared", "shared-words", 2, &Arc::new(MemoryStores::new()));
-    let found = run_until_counted(&broker, "shared", &mut thread, &expected);
+    let mut instance = instance_of(&broker, "shared", "shared-words", 2, &Arc::new(MemoryStores::new()));
+    let found = run_until_counted(&broker, "shared", &mut instance, &expected);
     assert_eq!(found, expected);
-    thread.close().unwrap();
+    instance.close().unwrap();
 }
 
 /// The intake answers for each record once it is written, and what it wrote is there.

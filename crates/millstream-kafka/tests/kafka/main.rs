@@ -8,6 +8,8 @@ mod broker_contract;
 mod compression;
 mod contract;
 mod engine;
+mod fetching;
+mod measure;
 mod positions;
 mod rebalances;
 mod support;

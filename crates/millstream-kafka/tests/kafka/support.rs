@@ -4,11 +4,11 @@ use std::time::{Duration, Instant};
 
 use kafka_test_server::Cluster;
 use millstream::broker::{
-    Broker, BrokerError, CommittedOffset, Consumer, ErrorKind, FetchedBatch, GroupMetadata, Isolation, LogReader, Polled,
-    TransactionalProducer,
+    Broker, BrokerError, CommittedOffset, ErrorKind, Fence, Fetched, FetchedBatch, Fetcher, Isolation, LogReader, MemberEvent,
+    Membership, TransactionalProducer,
 };
 use millstream::record::{Offset, Partition, Record, Timestamp, TopicPartition};
-use millstream_kafka::{KafkaBroker, KafkaConfig, KafkaConsumer};
+use millstream_kafka::{KafkaBatch, KafkaBroker, KafkaConfig, KafkaFetcher, KafkaMembership};
 
 /// Long enough for anything that has to come.
 pub(crate) const SOON: Duration = Duration::from_secs(60);
@@ -93,23 +93,59 @@ pub(crate) fn texts(batch: &impl FetchedBatch) -> Vec<String> {
 }
 
 /// Polls until the event that is looked for comes, and says what it was.
-pub(crate) fn poll_until<T>(
-    consumer: &mut KafkaConsumer,
-    mut wanted: impl FnMut(Polled<millstream_kafka::KafkaBatch>) -> Option<T>,
-) -> T {
+pub(crate) fn poll_until<T>(member: &mut KafkaMembership, mut wanted: impl FnMut(MemberEvent) -> Option<T>) -> T {
     let began = Instant::now();
     loop {
         assert!(began.elapsed() < SOON, "it does not come");
-        if let Some(found) = wanted(consumer.poll(Duration::from_millis(100)).unwrap()) {
+        if let Some(found) = wanted(member.poll(Duration::from_millis(100)).unwrap()) {
             return found;
         }
     }
 }
 
 /// Polls until partitions are assigned.
-pub(crate) fn assigned(consumer: &mut KafkaConsumer) -> (Vec<TopicPartition>, GroupMetadata) {
-    poll_until(consumer, |polled| match polled {
-        Polled::Assigned { partitions, group } if !partitions.is_empty() => Some((partitions, group)),
+pub(crate) fn assigned(member: &mut KafkaMembership) -> (Vec<TopicPartition>, Fence) {
+    poll_until(member, |event| match event {
+        MemberEvent::Assigned { partitions, fence } if !partitions.is_empty() => Some((partitions, fence)),
         _ => None,
     })
+}
+
+/// Polls until partitions are asked back; the proof is the one that is good by then.
+pub(crate) fn revoked(member: &mut KafkaMembership, mut proof: Fence) -> (Vec<TopicPartition>, Fence) {
+    let partitions = poll_until(member, |event| match event {
+        MemberEvent::Revoked { partitions } => Some(partitions),
+        MemberEvent::Assigned { fence, .. } => {
+            proof = fence;
+            None
+        }
+        _ => None,
+    });
+    (partitions, proof)
+}
+
+/// Polls until what is looked for was fetched, and says what it was.
+pub(crate) fn fetch_until<T>(fetcher: &mut KafkaFetcher, mut wanted: impl FnMut(Fetched<KafkaBatch>) -> Option<T>) -> T {
+    let began = Instant::now();
+    loop {
+        assert!(began.elapsed() < SOON, "it does not come");
+        if let Some(found) = wanted(fetcher.poll(Duration::from_millis(100)).unwrap()) {
+            return found;
+        }
+    }
+}
+
+/// What is fetched until the position of the partition is that; nothing else may come meanwhile.
+pub(crate) fn fetched_to(fetcher: &mut KafkaFetcher, partition: &TopicPartition, end: Offset) -> Vec<String> {
+    let mut values = Vec::new();
+    fetch_until(fetcher, |fetched| match fetched {
+        Fetched::Batch(batch) => {
+            assert_eq!(batch.partition(), partition);
+            values.extend(texts(&batch));
+            (batch.next_offset() >= end).then_some(())
+        }
+        Fetched::Failed(partition, error) => panic!("{partition}: {error}"),
+        Fetched::Nothing => None,
+    });
+    values
 }

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use millstream::broker::{Broker, Consumer, ErrorKind, Isolation, LogReader, TopicSettings, TransactionalProducer};
+use millstream::broker::{Broker, ErrorKind, Fence, Isolation, LogReader, Membership, TopicSettings, TransactionalProducer};
 use millstream::record::{Offset, Record, Timestamp};
 
 use crate::support::{assigned, at, broker, broker_of, produce, read_all, tp};
@@ -71,7 +71,7 @@ fn a_zombie_is_fenced_by_its_generation() {
     broker.create_topic("zombie", &TopicSettings::kept_for_ever(1)).unwrap();
     let from = tp("zombie", 0);
     produce(&broker, &from, &["a", "b", "c"]);
-    let mut zombie = broker.subscribe("zombie", "member", &["zombie".into()]).unwrap();
+    let mut zombie = broker.join("zombie", "member", &["zombie".into()]).unwrap();
     let (_, old) = assigned(&mut zombie);
     let mut of_zombie = broker.producer("zombie-1").unwrap();
     of_zombie.begin().unwrap();
@@ -79,7 +79,7 @@ fn a_zombie_is_fenced_by_its_generation() {
 
     // It is taken for dead, and another member takes over and commits, with a producer of its own.
     zombie.leave().unwrap();
-    let mut heir = broker.subscribe("zombie", "member", &["zombie".into()]).unwrap();
+    let mut heir = broker.join("zombie", "member", &["zombie".into()]).unwrap();
     let (_, new) = assigned(&mut heir);
     let mut of_heir = broker.producer("zombie-2").unwrap();
     of_heir.begin().unwrap();
@@ -100,7 +100,7 @@ fn a_transaction_that_no_membership_fences_is_refused() {
     broker.create_topic("unfenced", &TopicSettings::kept_for_ever(1)).unwrap();
     let mut producer = broker.producer("unfenced").unwrap();
     producer.begin().unwrap();
-    let nobody = millstream::broker::GroupMetadata { group: "unfenced".into(), generation: -1, member: "".into() };
+    let nobody = Fence::new("unfenced", -1, "");
     let refused = producer.send_offsets(&nobody, &[(tp("unfenced", 0), at(0))]).unwrap_err();
     assert_eq!(refused.kind(), ErrorKind::Fenced, "{refused}");
 }
@@ -119,6 +119,7 @@ fn a_record_that_is_too_large_for_its_topic_stops_with_the_topic_and_the_way_out
     producer.begin().unwrap();
     let refused = producer.send(&tp("large", 0), &record).and_then(|()| producer.commit()).unwrap_err();
     assert_eq!(refused.kind(), ErrorKind::Stop);
+    assert_eq!(refused.partition(), Some(&tp("large", 0)));
     let message = refused.to_string();
     assert!(message.contains("large-0") && message.contains("max.message.bytes"), "{message}");
     producer.abort().unwrap();
@@ -130,7 +131,7 @@ fn a_record_that_is_too_large_for_its_topic_stops_with_the_topic_and_the_way_out
 #[test]
 fn an_unknown_topic_is_named() {
     let broker = broker();
-    let refused = broker.subscribe("nobody", "member", &["no-such-topic".into()]).err().unwrap();
+    let refused = broker.join("nobody", "member", &["no-such-topic".into()]).err().unwrap();
     assert_eq!(refused.kind(), ErrorKind::Stop);
     assert!(refused.to_string().contains("no-such-topic"), "{refused}");
     let refused = broker.log_range(&tp("no-such-topic", 0), Isolation::ReadCommitted).unwrap_err();

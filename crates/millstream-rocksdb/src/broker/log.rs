@@ -12,6 +12,7 @@ use super::error::{broker_error, directory_error, opened_elsewhere, stalled, wri
 use super::keys::{batch_key, last_offset};
 use super::options::{LogOptions, sequential, synced};
 use super::remains::refuse_remains;
+use crate::durable;
 use crate::lock::DirectoryLock;
 use crate::memory::MemoryBudget;
 
@@ -45,7 +46,7 @@ impl RocksLog {
     /// [`millstream::broker::ErrorKind::Stop`] where another process has it open, the files cannot be read, or some of them are
     /// missing.
     pub fn open(dir: &Path, memory: &MemoryBudget) -> Result<Self, BrokerError> {
-        std::fs::create_dir_all(dir).map_err(|error| directory_error(dir, "create the directory", &error))?;
+        durable::create_dir_all(dir).map_err(|error| directory_error(dir, "create the directory", &error))?;
         let lock = DirectoryLock::take(dir).map_err(|error| directory_error(dir, "lock the directory", &error))?;
         let lock = lock.ok_or_else(|| opened_elsewhere(dir))?;
         let options = LogOptions::new(memory);

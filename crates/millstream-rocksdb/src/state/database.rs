@@ -7,6 +7,7 @@ use rocksdb::{CStrLike, ColumnFamily, ColumnFamilyDescriptor, DB, ReadOptions, p
 
 use super::error::{corrupt, directory_error, store_error};
 use super::options::StoreOptions;
+use crate::durable;
 use crate::endless::endless_record;
 use crate::lock::DirectoryLock;
 
@@ -28,7 +29,7 @@ pub(super) struct Database {
 impl Database {
     /// Opens the instance in `dir`, or creates it where there is none.
     pub(super) fn open(dir: &Path, options: &StoreOptions) -> Result<Self, StoreError> {
-        std::fs::create_dir_all(dir).map_err(|e| directory_error(dir, "create the directory", &e))?;
+        durable::create_dir_all(dir).map_err(|e| directory_error(dir, "create the directory", &e))?;
         let lock = lock(dir)?;
         refuse_remains(dir, options)?;
         let small = [META, DERIVED, rocksdb::DEFAULT_COLUMN_FAMILY_NAME].map(|name| (name, &options.small));

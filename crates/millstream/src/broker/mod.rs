@@ -3,18 +3,24 @@
 //! Three brokers stand behind these traits: [`local`] in memory (tests, simulation), the same on RocksDB (the embedded broker,
 //! in `millstream-rocksdb`), and Apache Kafka.
 
+mod fetcher;
 pub mod local;
+mod membership;
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
 use std::time::Duration;
+
+pub use fetcher::{Fetched, FetchedBatch, Fetcher, LogReader};
+pub use membership::{Fence, MemberEvent, Membership};
 
 use crate::record::{Offset, Partition, Record, Topic, TopicPartition};
 
 /// A connection to a broker. Cheap to clone or share; every call may be made from any thread.
 pub trait Broker: Send + Sync + 'static {
-    /// The consumer that [`Broker::subscribe`] gives.
-    type Consumer: Consumer;
+    /// The membership that [`Broker::join`] gives.
+    type Membership: Membership;
+    /// The fetcher that [`Broker::fetcher`] gives.
+    type Fetcher: Fetcher;
     /// The producer that [`Broker::producer`] gives.
     type Producer: TransactionalProducer;
     /// The reader that [`Broker::reader`] gives.
@@ -37,17 +43,25 @@ pub trait Broker: Send + Sync + 'static {
         partitions.iter().map(|partition| self.log_range(partition, isolation)).collect()
     }
 
+    /// Where the logs of many partitions end for a reader of that isolation, in the order asked.
+    fn log_ends(&self, partitions: &[TopicPartition], isolation: Isolation) -> Result<Vec<Offset>, BrokerError> {
+        Ok(self.log_ranges(partitions, isolation)?.into_iter().map(|range| range.end).collect())
+    }
+
     /// Deletes the records before `before`, for good. Up to the end of the log at most.
     fn delete_records(&self, partition: &TopicPartition, before: Offset) -> Result<(), BrokerError>;
 
     /// The positions a group has committed, in the order asked; none where it has not.
     fn committed(&self, group: &str, partitions: &[TopicPartition]) -> Result<Vec<Option<CommittedOffset>>, BrokerError>;
 
-    /// Joins a group as a member that consumes these topics.
+    /// Joins a group as a member that consumes these topics, all of whose partitions the group shares among its members.
     ///
     /// `member` is a name of the member's own, the same after a restart: where the broker can, it then gives the partitions back that the
     /// member had, at once.
-    fn subscribe(&self, group: &str, member: &str, topics: &[Topic]) -> Result<Self::Consumer, BrokerError>;
+    fn join(&self, group: &str, member: &str, topics: &[Topic]) -> Result<Self::Membership, BrokerError>;
+
+    /// Fetches records, nothing to begin with.
+    fn fetcher(&self) -> Result<Self::Fetcher, BrokerError>;
 
     /// A producer of that transactional id. Ends an open transaction of its predecessor and fences it: whatever the
     /// predecessor still tries fails with [`ErrorKind::Fenced`].
@@ -126,90 +140,6 @@ pub struct CommittedOffset {
     pub metadata: String,
 }
 
-/// Proof of membership under which partitions were assigned. A commit made with one that is out of date is refused.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct GroupMetadata {
-    /// The group.
-    pub group: Arc<str>,
-    /// The generation in which the partitions were assigned.
-    pub generation: i32,
-    /// The member.
-    pub member: Arc<str>,
-}
-
-/// What a poll brought.
-#[derive(Debug)]
-pub enum Polled<B> {
-    /// Partitions are ours from now on; nothing is fetched until [`Consumer::start`].
-    Assigned {
-        /// The partitions that came; none where only the proof is another.
-        partitions: Vec<TopicPartition>,
-        /// The proof under which everything this member now holds is to be committed.
-        group: GroupMetadata,
-    },
-    /// Partitions are to be given up. They are ours, and may be committed under the group metadata told last, until the next poll.
-    Revoked {
-        /// The partitions that go.
-        partitions: Vec<TopicPartition>,
-    },
-    /// The membership is gone, and all its partitions with it; nothing of theirs can be committed any more. The next poll
-    /// joins again.
-    Lost,
-    /// Records of one partition.
-    Batch(B),
-    /// Nothing came in the time given.
-    Nothing,
-}
-
-/// A member of a consumer group.
-pub trait Consumer: Send {
-    /// A batch of records of one partition.
-    type Batch: FetchedBatch;
-
-    /// Waits for the next event, at most so long.
-    fn poll(&mut self, max_wait: Duration) -> Result<Polled<Self::Batch>, BrokerError>;
-
-    /// Fetches an assigned partition from this position on; also how a position is rewound. What was fetched before and not
-    /// polled is dropped.
-    fn start(&mut self, partition: &TopicPartition, from: Offset) -> Result<(), BrokerError>;
-
-    /// Stops fetching an assigned partition until it is started again.
-    fn pause(&mut self, partition: &TopicPartition) -> Result<(), BrokerError>;
-
-    /// Leaves the group, so that others take over at once.
-    fn leave(&mut self) -> Result<(), BrokerError>;
-}
-
-/// Committed records of one partition, in order.
-pub trait FetchedBatch: Send {
-    /// Where the records come from.
-    fn partition(&self) -> &TopicPartition;
-
-    /// Appends the records, borrowed from this batch.
-    ///
-    /// # Errors
-    /// [`ErrorKind::Stop`] where the bytes of the batch are not what was written.
-    fn records<'a>(&'a self, into: &mut Vec<Record<'a>>) -> Result<(), BrokerError>;
-
-    /// The position after this batch: at least the last record's offset + 1, more where offsets without a record follow.
-    fn next_offset(&self) -> Offset;
-}
-
-/// Reads one partition from an offset to its end.
-pub trait LogReader: Send {
-    /// A batch of records.
-    type Batch: FetchedBatch;
-
-    /// The next batch, or none where nothing came in that time.
-    ///
-    /// # Errors
-    /// [`ErrorKind::OffsetOutOfRange`] where the log starts after the position.
-    fn read(&mut self, max_wait: Duration) -> Result<Option<Self::Batch>, BrokerError>;
-
-    /// The offset of the next record to read. It passes offsets that hold no record.
-    fn position(&self) -> Offset;
-}
-
 /// Sends records and offsets in transactions. All or nothing of a transaction is ever seen by a reader of committed records.
 pub trait TransactionalProducer: Send {
     /// Begins a transaction.
@@ -219,7 +149,7 @@ pub trait TransactionalProducer: Send {
     fn send(&mut self, to: &TopicPartition, record: &Record<'_>) -> Result<(), BrokerError>;
 
     /// Makes positions of the group part of the transaction, fenced by the membership.
-    fn send_offsets(&mut self, group: &GroupMetadata, offsets: &[(TopicPartition, CommittedOffset)]) -> Result<(), BrokerError>;
+    fn send_offsets(&mut self, fence: &Fence, offsets: &[(TopicPartition, CommittedOffset)]) -> Result<(), BrokerError>;
 
     /// Commits, and says which offsets the records sent were given.
     ///
@@ -258,12 +188,23 @@ pub enum ErrorKind {
 pub struct BrokerError {
     kind: ErrorKind,
     message: String,
+    partition: Option<TopicPartition>,
 }
 
 impl BrokerError {
     /// An error of that kind. The message names the thing, the reason and the way out.
     pub fn new(kind: ErrorKind, message: impl Into<String>) -> Self {
-        Self { kind, message: message.into() }
+        Self { kind, message: message.into(), partition: None }
+    }
+
+    /// The same error, which only this partition has: a transaction without it may succeed.
+    pub fn of_partition(self, partition: TopicPartition) -> Self {
+        Self { partition: Some(partition), ..self }
+    }
+
+    /// The one partition that has the error, where it is known that it is the only one.
+    pub fn partition(&self) -> Option<&TopicPartition> {
+        self.partition.as_ref()
     }
 
     /// What the caller must do.

@@ -39,7 +39,7 @@ impl<B: Broker> Counts<B> {
     /// Queries on the store of that name. `horizon` is how far back a query may reach: the store's retention, or less.
     ///
     /// # Errors
-    /// Where the topology has no such store, or the broker cannot be asked for its topics.
+    /// Where the topology has no such store, or one that holds no counts; or where the broker cannot be asked for its topics.
     pub fn new(
         store: &str,
         horizon: Duration,
@@ -53,6 +53,13 @@ impl<B: Broker> Counts<B> {
         let unknown = || BrokerError::new(ErrorKind::Stop, format!("the topology has no store {store}"));
         let found = plan.aggregates().find(|(_, _, kept)| &*kept.spec.store == store);
         let (source, repartition, kept) = found.ok_or_else(unknown)?;
+        if !kept.spec.grouping.holds_counts() {
+            let message = format!(
+                "store {store} holds no counts but what `aggregate` makes, which count queries cannot read: count into a store of its own, or \
+                 read the aggregates from the topic that they are sent to"
+            );
+            return Err(BrokerError::new(ErrorKind::Stop, message));
+        }
         let repartition = repartition.map(|topic| (topic.clone(), kept.partitions));
         let lag = LagMonitor::new(config.application_id.clone(), source.clone(), repartition);
         let (store, partitions, windows) = (kept.spec.store.clone(), kept.partitions, kept.spec.windows);
@@ -84,10 +91,21 @@ impl<B: Broker> Counts<B> {
         self.lag.last().map(|lag| lag.source())
     }
 
+    /// How many partitions the source topic has, as last heard.
+    pub fn source_partitions(&self) -> Option<u32> {
+        self.lag.last().map(|lag| lag.source_partitions())
+    }
+
     /// How many records of a partition of the source or repartition topic lie behind a position, or behind the group's where none is
     /// given, as last heard.
     pub fn records_behind(&self, input: &TopicPartition, position: Option<Offset>) -> Option<u64> {
         self.lag.last()?.behind(input, position)
+    }
+
+    /// What keeps the records of a partition of the source topic from being counted though every task works, as last heard: an open
+    /// transaction of another producer.
+    pub fn trouble(&self, input: &TopicPartition) -> Option<String> {
+        self.lag.last()?.trouble(input)
     }
 
     /// The smallest stream time of the source partitions, as last heard.
@@ -134,7 +152,22 @@ impl<B: Broker> Counts<B> {
         completeness.max_lag = if self.lag.is_shuffled() { lag.source() + into_copies } else { lag.source().max(into_copies) };
         completeness.lag_age_ms = self.clock.now().0.saturating_sub(lag.heard_at.0).max(0) as u64;
         completeness.stream_time = lag.stream_time;
+        let rests_on = |input: &TopicPartition| match *input == self.lag.input(input.partition) {
+            true => asked.contains(&input.partition),
+            // Every source partition has clicks of every ad.
+            false => self.lag.is_source(input),
+        };
+        completeness.trouble = self.quarantine(rests_on).or_else(|| lag.trouble_of(rests_on));
         Ok(())
+    }
+
+    /// What an answer waits for that rests on a task in quarantine.
+    fn quarantine(&self, rests_on: impl Fn(&TopicPartition) -> bool) -> Option<String> {
+        let quarantined = self.registry.quarantined(rests_on);
+        let (task, reason) = quarantined.first()?;
+        let more = quarantined.len() - 1;
+        let others = if more > 0 { format!(" (and {more} more)") } else { String::new() };
+        Some(format!("task {task} is quarantined{others}: {reason}"))
     }
 
     /// What a copy was asked.

@@ -77,6 +77,8 @@ pub struct Completeness {
     pub stream_time: Option<Timestamp>,
     /// Every window that ends at or before it is final; none where no window is.
     pub final_until: Option<Timestamp>,
+    /// What the answer waits for that will not end by itself soon: an open transaction of another producer; none where there is none.
+    pub trouble: Option<String>,
 }
 
 impl Completeness {

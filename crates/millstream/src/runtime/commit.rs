@@ -1,137 +1,270 @@
-//! Commits: one transaction for everything that the thread's tasks have done.
+//! Commits: one transaction for everything that a thread's tasks have done.
 
-use super::open::Phase;
-use super::thread::StreamThread;
-use crate::broker::{Broker, BrokerError, CommittedOffset, Consumer, Delivered, ErrorKind, TransactionalProducer};
-use crate::record::TopicPartition;
-use crate::task::TaskError;
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
-type Offsets = Vec<(TopicPartition, CommittedOffset)>;
+use super::context::Parts;
+use super::doubt::check_commit_lasts;
+use super::task::Task;
+use super::transactor::{Offsets, Transactor, is_undecided};
+use super::trouble::{Remedy, broker_error};
+use crate::broker::{Broker, BrokerError, Delivered, ErrorKind, Fence, TransactionalProducer};
+use crate::record::Timestamp;
+use crate::task::processor::Trim;
+use crate::task::{TaskError, TaskId, TopicIdentity};
 
-impl<B: Broker> StreamThread<B> {
-    /// Commits the work of all tasks that have any, and lets the stores take it.
-    pub(super) fn commit(&mut self) -> Result<(), TaskError> {
-        self.last_commit = self.clock.now();
-        // A store that is behind its task's last commit would give rows that are too small.
-        if !self.settle()? {
+/// Tasks that could not take part in a commit, or could not finish it, and why.
+pub(super) type Failed = Vec<(TaskId, TaskError)>;
+
+/// Commits what a thread's tasks have done.
+pub(super) struct Committer<B: Broker> {
+    thread: usize,
+    parts: Arc<Parts<B>>,
+    transactor: Transactor<B>,
+    pub(super) last_commit: Timestamp,
+    trims: Vec<Trim>,
+    /// Tasks that were taken back to their last commit.
+    rewound: Vec<TaskId>,
+    failed: Failed,
+    /// The next commit is a transaction for each task.
+    is_one_by_one: bool,
+}
+
+impl<B: Broker> Committer<B> {
+    pub(super) fn new(thread: usize, parts: Arc<Parts<B>>) -> Self {
+        let transactor = Transactor::new(parts.broker.clone(), parts.config.transactional_id(thread + 1));
+        let last_commit = parts.now();
+        let (trims, rewound, failed) = Default::default();
+        Self { thread, parts, transactor, last_commit, trims, rewound, failed, is_one_by_one: false }
+    }
+
+    /// As [`Transactor::connect`].
+    pub(super) fn connect(&mut self) -> Result<(), BrokerError> {
+        self.transactor.connect()
+    }
+
+    /// As [`Transactor::is_unsettled`].
+    pub(super) fn is_unsettled(&self) -> bool {
+        self.transactor.is_unsettled()
+    }
+
+    /// As [`Transactor::discard_producer`].
+    pub(super) fn discard_producer(&mut self) {
+        self.transactor.discard_producer();
+    }
+
+    /// What is not needed any more by what has committed since this was last asked.
+    pub(super) fn take_trims(&mut self) -> Vec<Trim> {
+        std::mem::take(&mut self.trims)
+    }
+
+    /// The tasks that were taken back since this was last asked: they are to be fetched from where they are now.
+    pub(super) fn take_rewound(&mut self) -> Vec<TaskId> {
+        std::mem::take(&mut self.rewound)
+    }
+
+    /// The tasks that could not take part in a commit, or could not finish it, since this was last asked.
+    pub(super) fn take_failed(&mut self) -> Failed {
+        std::mem::take(&mut self.failed)
+    }
+
+    /// Commits the work of all tasks that run and have any, and lets the stores take it. What became of single tasks is told by
+    /// [`Committer::take_failed`] and [`Committer::take_rewound`], whether it succeeds or not.
+    ///
+    /// # Errors
+    /// What concerns all of them. Unless the outcome is undecided, each is back at its last commit.
+    pub(super) fn commit(&mut self, mut tasks: Vec<&mut Task<B>>, fence: &Fence) -> Result<(), TaskError> {
+        self.last_commit = self.parts.now();
+        tasks.retain(|task| task.running().is_some_and(|running| running.wants_commit()));
+        if !std::mem::take(&mut self.is_one_by_one) || tasks.len() == 1 {
+            return self.commit_together(tasks, fence);
+        }
+        self.commit_one_by_one(tasks, fence)
+    }
+
+    /// A transaction for each: where one is refused for good and another is not, it is that task's own doing.
+    fn commit_one_by_one(&mut self, tasks: Vec<&mut Task<B>>, fence: &Fence) -> Result<(), TaskError> {
+        let mut refused = Failed::new();
+        let mut has_committed = false;
+        for task in tasks {
+            let id = task.id();
+            match self.commit_together(vec![task], fence) {
+                Ok(()) => has_committed = true,
+                Err(error) if is_final(&error) => refused.push((id, error)),
+                Err(error) => return Err(error),
+            }
+        }
+        match refused.first() {
+            Some((_, error)) if !has_committed => Err(error.clone()),
+            _ => {
+                self.failed.extend(refused);
+                Ok(())
+            }
+        }
+    }
+
+    fn commit_together(&mut self, mut tasks: Vec<&mut Task<B>>, fence: &Fence) -> Result<(), TaskError> {
+        if let Err(error) = self.check_topics(&mut tasks).and_then(|()| self.check_commits_last(&mut tasks)) {
+            tasks.iter_mut().for_each(|task| self.roll_back(task));
+            return Err(error);
+        }
+        self.prepare(&mut tasks);
+        if tasks.is_empty() {
             return Ok(());
         }
-        let inputs = self.tasks_to_commit();
+        self.parts.observer.commit_begins(self.thread);
+        let mut staging = None;
+        let delivered = self.transactor.transact(fence, |producer| stage(&mut tasks, producer, &mut staging));
+        self.parts.observer.commit_ends(self.thread, delivered.is_ok());
+        match delivered {
+            Ok(delivered) => {
+                self.committed(&mut tasks, &delivered);
+                Ok(())
+            }
+            Err(error) => self.refused(&mut tasks, error, staging),
+        }
+    }
+
+    /// Makes sure that the topics are those that the tasks' positions are positions of: asked after everything was fetched that the
+    /// transaction is about, so that no position of one topic is committed for another. A task whose topic was made again starts again.
+    fn check_topics(&mut self, tasks: &mut Vec<&mut Task<B>>) -> Result<(), TaskError> {
+        let topics: BTreeSet<_> = tasks.iter().map(|task| task.input().topic.clone()).collect();
+        let mut found = BTreeMap::new();
+        for topic in topics {
+            let described = match self.parts.broker.describe_topic(&topic) {
+                Err(error) if error.kind() != ErrorKind::Stop => return Err(error.into()),
+                described => described,
+            };
+            found.insert(topic, described.map(|described| described.as_ref().map(TopicIdentity::of)));
+        }
+        tasks.retain_mut(|task| {
+            let input = task.input().clone();
+            let error = match &found[&input.topic] {
+                Ok(topic) if *topic == task.topic => return true,
+                Ok(_) => {
+                    let message =
+                        format!("topic {} was deleted, and perhaps made again: {input} is looked up again", input.topic);
+                    BrokerError::new(ErrorKind::Retry, message).of_partition(input)
+                }
+                Err(error) => error.clone(),
+            };
+            self.failed.push((task.id(), error.into()));
+            self.roll_back(task);
+            false
+        });
+        Ok(())
+    }
+
+    /// Reads what the transaction changes. A task that cannot waits for the next one.
+    fn prepare(&mut self, tasks: &mut Vec<&mut Task<B>>) {
+        tasks.retain_mut(|task| {
+            let Some(Err(error)) = task.running_mut().map(|running| running.prepare()) else { return true };
+            self.failed.push((task.id(), error));
+            self.roll_back(task);
+            false
+        });
+    }
+
+    /// What the transaction held is gone from the tasks' tables, so they go back; unless the outcome is undecided: then they look it up.
+    fn refused(&mut self, tasks: &mut [&mut Task<B>], error: TaskError, staging: Option<TaskId>) -> Result<(), TaskError> {
+        if is_undecided(&error) {
+            return Err(error);
+        }
+        for task in tasks.iter_mut() {
+            task.is_in_doubt = true;
+            self.roll_back(task);
+        }
+        let is_at_fault = |task: &Task<B>| match broker_error(&error) {
+            None => Some(task.id()) == staging,
+            Some(error) => {
+                let writes = |partition| task.running().is_some_and(|running| running.writes_to(partition));
+                error.partition().is_some_and(writes)
+            }
+        };
+        let at_fault: Vec<_> = tasks.iter().filter(|task| is_at_fault(task)).map(|task| task.id()).collect();
+        if is_final(&error) && at_fault.len() != 1 && tasks.len() > 1 {
+            // Only one of them is at fault, most likely: each by itself will show which.
+            tracing::warn!(%error, "a transaction was refused for good: its tasks commit one by one");
+            self.is_one_by_one = true;
+            return Ok(());
+        }
+        if at_fault.is_empty() {
+            return Err(error);
+        }
+        self.failed.extend(at_fault.into_iter().map(|id| (id, error.clone())));
+        Ok(())
+    }
+
+    fn committed(&mut self, tasks: &mut [&mut Task<B>], delivered: &Delivered) {
+        for task in tasks {
+            let (id, input, topic) = (task.id(), task.input().clone(), task.topic);
+            let Some(running) = task.running_mut() else { continue };
+            self.parts.registry.count(&running.committed(delivered));
+            if let Some(topic) = topic {
+                self.parts.registry.put_committed(&input, running.position(), topic);
+            }
+            match running.settle() {
+                Ok(()) => self.trims.extend(running.take_trims()),
+                Err(error) => self.failed.push((id, error)),
+            }
+            task.has_committed();
+            task.publish_committed();
+        }
+    }
+
+    fn roll_back(&mut self, task: &mut Task<B>) {
+        if let Some(running) = task.running_mut() {
+            running.rollback();
+            self.rewound.push(task.id());
+        }
+    }
+
+    /// After a transaction that failed, and before the next, makes sure that what the tasks went back to is what is committed.
+    ///
+    /// # Errors
+    /// [`TaskError::Halt`] where it is not. Where it cannot be told now, the next commit asks again: positions that a transaction still
+    /// holds are not lost, and that commit may be what lets them go.
+    fn check_commits_last(&mut self, tasks: &mut [&mut Task<B>]) -> Result<(), TaskError> {
+        // Before the broker is asked: who has taken a task over meanwhile may commit in between.
+        let ours = |task: &&mut Task<B>| Some((task.input().clone(), self.parts.registry.committed(task.input())?.0));
+        let (inputs, ours): (Vec<_>, Vec<_>) = tasks.iter().filter(|task| task.is_in_doubt).filter_map(ours).unzip();
         if inputs.is_empty() {
             return Ok(());
         }
-        if let Err(error) = self.check_commits_last() {
-            self.rollback()?;
-            return Err(error);
-        }
-        self.observer.commit_begins();
-        let mut slots = std::mem::take(&mut self.slots);
-        let mut staging = None;
-        let delivered = self.transact(|producer| {
-            let mut offsets = Vec::with_capacity(inputs.len());
-            for input in &inputs {
-                staging = Some(input);
-                if let Some(Phase::Running(task)) = slots.get_mut(input).map(|slot| &mut slot.phase) {
-                    offsets.push((input.clone(), task.stage(producer)?));
-                }
+        let committed = match self.parts.committed(&inputs) {
+            Err(error) if error.kind() == ErrorKind::Retry => {
+                tracing::debug!(%error, "whether the last commit has lasted cannot be told yet");
+                return Ok(());
             }
-            Ok(offsets)
-        });
-        self.slots = slots;
-        self.observer.commit_ends(delivered.is_ok());
-        match delivered {
-            Ok(delivered) => self.committed(&inputs, &delivered),
-            Err(error) => {
-                // What was staged is gone from the tasks' tables, so they go back; unless the tasks themselves are to go.
-                let tasks_go = |e: &BrokerError| matches!(e.kind(), ErrorKind::Fenced | ErrorKind::OutcomeUnknown);
-                if !matches!(&error, TaskError::Broker(e) if tasks_go(e)) {
-                    self.rollback()?;
-                }
-                match error {
-                    TaskError::Store(_) => self.recover(staging, error).map_err(|error| TaskError::Stop(error.to_string())),
-                    _ => Err(error),
-                }
-            }
+            answered => answered?,
+        };
+        for ((input, ours), committed) in inputs.iter().zip(ours).zip(&committed) {
+            check_commit_lasts(input, ours, committed.as_ref())?;
         }
+        tasks.iter_mut().for_each(|task| task.is_in_doubt = false);
+        Ok(())
     }
+}
 
-    fn tasks_to_commit(&self) -> Vec<TopicPartition> {
-        let wants = self.slots.iter().filter(|(_, slot)| matches!(&slot.phase, Phase::Running(task) if task.wants_commit()));
-        wants.map(|(input, _)| input.clone()).collect()
-    }
+/// Whether nothing but an operator's hand makes it succeed.
+fn is_final(error: &TaskError) -> bool {
+    Remedy::of(error).is_ok_and(|remedy| remedy == Remedy::Quarantine)
+}
 
-    /// Runs one transaction: what `stage` sends, and the offsets that it gives.
-    pub(super) fn transact(
-        &mut self,
-        stage: impl FnOnce(&mut dyn TransactionalProducer) -> Result<Offsets, TaskError>,
-    ) -> Result<Delivered, TaskError> {
-        let refused = |kind, reason| TaskError::Broker(BrokerError::new(kind, reason));
-        let no_member = || refused(ErrorKind::Fenced, "the thread is no member of its group");
-        let no_producer = || refused(ErrorKind::Retry, "the thread has no producer for now");
-        let group = self.group.clone().ok_or_else(no_member)?;
-        let producer = self.producer.as_mut().ok_or_else(no_producer)?;
-        producer.begin()?;
-        let outcome = stage(producer).and_then(|offsets| {
-            producer.send_offsets(&group, &offsets)?;
-            Ok(producer.commit()?)
-        });
-        let is_unknown = |e: &TaskError| matches!(e, TaskError::Broker(e) if e.kind() == ErrorKind::OutcomeUnknown);
-        self.is_in_doubt |= outcome.is_err();
-        // Where the abort fails too, the producer is of no use: the next one ends what this one has begun.
-        if outcome.as_ref().is_err_and(|error| !is_unknown(error)) && producer.abort().is_err() {
-            self.producer = None;
-        }
-        outcome
-    }
-
-    fn committed(&mut self, inputs: &[TopicPartition], delivered: &Delivered) -> Result<(), TaskError> {
-        let mut outcomes = Vec::with_capacity(inputs.len());
-        for input in inputs {
-            let Some(slot) = self.slots.get_mut(input) else { continue };
-            let Phase::Running(task) = &mut slot.phase else { continue };
-            let (records, applied) = task.committed(delivered);
-            self.trims.extend(task.take_trims());
-            self.registry.count(&records);
-            self.registry.put_committed(input, task.position());
-            outcomes.push((input, applied));
-        }
-        // Only now: what a damaged store asks for takes all tasks back to their last commit, and this is it.
-        outcomes.into_iter().try_for_each(|(input, applied)| self.settled(input, applied))
-    }
-
-    /// Deletes, now and then, what nobody needs any more. That it cannot be done now does no harm.
-    pub(super) fn purge(&mut self) {
-        let now = self.clock.now();
-        // A clock that was set back is no reason to wait until it has caught up.
-        if (0..self.config.purge_interval.as_millis() as i64).contains(&(now.0 - self.last_purge.0)) {
-            return;
-        }
-        self.last_purge = now;
-        while let Some((partition, before)) = self.trims.pop_first() {
-            if let Err(error) = self.broker.delete_records(&partition, before) {
-                tracing::debug!(%partition, %before, %error, "records that are no longer needed could not be deleted");
-                if error.kind() == ErrorKind::Retry {
-                    // The others would most likely keep the thread waiting as long. Whatever is committed next trims further.
-                    break;
-                }
-            }
+/// Sends the work of all tasks, and gives the positions to commit with it. `staging` is the task that is at it.
+fn stage<B: Broker>(
+    tasks: &mut [&mut Task<B>],
+    producer: &mut dyn TransactionalProducer,
+    staging: &mut Option<TaskId>,
+) -> Result<Offsets, TaskError> {
+    let mut offsets = Offsets::with_capacity(tasks.len());
+    for task in tasks {
+        *staging = Some(task.id());
+        let input = task.input().clone();
+        if let Some(running) = task.running_mut() {
+            offsets.push((input, running.stage(producer)?));
         }
     }
-
-    /// Takes every running task back to its last commit.
-    pub(super) fn rollback(&mut self) -> Result<(), TaskError> {
-        let Some(consumer) = &mut self.consumer else { return Ok(()) };
-        let mut not_rewound = Vec::new();
-        for (input, slot) in &mut self.slots {
-            if let Phase::Running(task) = &mut slot.phase {
-                let position = task.rollback();
-                slot.is_held = false;
-                if let Err(error) = consumer.start(input, position) {
-                    tracing::warn!(%input, %error, "the position could not be rewound: the task starts again");
-                    not_rewound.push(input.clone());
-                }
-            }
-        }
-        not_rewound.iter().try_for_each(|input| self.reopen(input))
-    }
+    *staging = None;
+    Ok(offsets)
 }

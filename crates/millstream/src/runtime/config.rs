@@ -67,8 +67,13 @@ impl StreamsConfig {
         format!("{}-dead-letter", self.application_id).into()
     }
 
-    /// `<application.id>-<instance id>-<thread>`
-    pub fn transactional_id(&self, thread: usize) -> String {
-        format!("{}-{}-{thread}", self.application_id, self.instance_id)
+    /// `<application.id>-<instance id>-<number>`: 0 is what partitions join with, the threads have the numbers from 1 on.
+    pub fn transactional_id(&self, number: usize) -> String {
+        format!("{}-{}-{number}", self.application_id, self.instance_id)
+    }
+
+    /// The name of the instance as a member of its group: `<application.id>-<instance id>`.
+    pub fn member_name(&self) -> String {
+        format!("{}-{}", self.application_id, self.instance_id)
     }
 }

@@ -9,15 +9,15 @@
 //! A position that was set from outside (by Kafka Streams, whose place this engine takes, or by a reset) joins in the same way, from
 //! where it is: until every aggregate task has begun, nothing may lie on the repartition topic.
 
-use super::open::{Phase, counted_with, decode_metadata};
+use super::context::Parts;
 use super::plan::Kind;
-use super::thread::StreamThread;
-use crate::broker::{Broker, TransactionalProducer};
+use super::positions::{Marks, decode_metadata, missing_position};
+use super::transactor::Transactor;
+use crate::broker::{Broker, Fence};
 use crate::record::{Offset, Partition, Timestamp, TopicPartition};
 use crate::task::TaskError;
-use crate::task::aggregate::AggregatePosition;
-use crate::task::source::{Repartition, SourcePosition};
-use crate::topology::WindowedSpec;
+use crate::task::input::{AggregatePosition, SourcePosition};
+use crate::task::output::Repartition;
 
 /// A source partition that is not counted yet.
 pub(super) struct Joining {
@@ -29,86 +29,92 @@ pub(super) struct Joining {
 
 impl Joining {
     /// A partition that has committed `position`, or begins at `start`. With the first position of its own it has announced itself.
-    pub(super) fn new(position: Option<SourcePosition>, start: Offset, spec: &WindowedSpec) -> Self {
+    pub(super) fn new(position: Option<SourcePosition>, start: Offset, marks: Marks) -> Self {
         let announced = position.as_ref().is_some_and(SourcePosition::is_joining);
         let foreign = position.is_some() && !announced;
         let first = || {
             let joining = SourcePosition::joining(start);
-            SourcePosition { metadata: counted_with(joining.metadata, spec), ..joining }
+            SourcePosition { metadata: marks.put(joining.metadata), ..joining }
         };
         Self { position: position.unwrap_or_else(first), announced, foreign }
     }
 }
 
-impl<B: Broker> StreamThread<B> {
-    /// Takes the next of the steps, if it can be taken. Says whether it could.
-    pub(super) fn advance_join(&mut self, input: &TopicPartition) -> Result<bool, TaskError> {
-        let Some(plan) = self.plan.clone() else { return Ok(false) };
-        let Some((_, subtopology)) = plan.task(input) else { return Ok(false) };
-        let Kind::Source { repartition, .. } = &subtopology.kind else { return Ok(false) };
-        let Some(aggregates) = self.aggregate_positions(repartition)? else { return Ok(false) };
-        let Some(Phase::Joining(joining)) = self.slots.get(input).map(|slot| &slot.phase) else { return Ok(false) };
-        let (position, announced, foreign) = (joining.position.clone(), joining.announced, joining.foreign);
+/// How a step of a join has ended.
+pub(super) enum Joined {
+    /// It cannot be taken yet.
+    Not,
+    /// The partition has announced itself.
+    Announced,
+    /// It goes on from what is committed.
+    Committed,
+    /// It goes on from the position that others have set.
+    From(SourcePosition),
+}
+
+impl Joining {
+    /// Takes the next of the steps, if it can be taken. What it commits is a transaction of its own, under `fence`.
+    pub(super) fn advance<B: Broker>(
+        &mut self,
+        parts: &Parts<B>,
+        input: &TopicPartition,
+        kind: &Kind,
+        fence: &Fence,
+        transactor: &mut Transactor<B>,
+    ) -> Result<Joined, TaskError> {
+        let Kind::Source { repartition, .. } = kind else {
+            return Err(TaskError::Halt(format!("{input} is to join and is no source")));
+        };
+        let Some(aggregates) = aggregate_positions(parts, repartition)? else { return Ok(Joined::Not) };
         let source = input.partition;
-        if !announced && aggregates.iter().any(|aggregate| aggregate.sources.have_heard(source)) {
-            return match foreign {
-                true => self.go_on_from_foreign(input, position),
-                false => self.missing_position(input, &format!("{} has had watermarks of it", repartition.topic)).map(|()| false),
+        if !self.announced && aggregates.iter().any(|aggregate| aggregate.sources.have_heard(source)) {
+            return match self.foreign {
+                true => go_on_from_foreign(input, &self.position).map(Joined::From),
+                false => Err(missing_position(parts, input, &format!("{} has had watermarks of it", repartition.topic))),
             };
         }
+        let mut commit = |closed_through, position: &SourcePosition| {
+            transactor.transact(fence, |producer| {
+                repartition.send_watermark(producer, source, closed_through)?;
+                Ok(vec![(input.clone(), position.to_commit())])
+            })
+        };
         if aggregates.iter().all(|aggregate| aggregate.sources.know(source)) {
             let reached = aggregates.iter().map(AggregatePosition::closed_through).max().unwrap_or_default();
-            let joined = position.joined(reached);
-            self.commit_join(input, repartition, reached, &joined)?;
+            commit(reached, &self.position.joined(reached))?;
             // It starts from what is committed, as after a restart.
-            self.set_phase(input, Phase::Opening);
-            return Ok(true);
+            return Ok(Joined::Committed);
         }
-        if announced {
-            return Ok(false);
+        if self.announced {
+            return Ok(Joined::Not);
         }
-        let position = if foreign { position.announcing() } else { position };
-        self.commit_join(input, repartition, Timestamp(0), &position)?;
-        self.set_phase(input, Phase::Joining(Joining { position, announced: true, foreign: false }));
-        Ok(true)
+        let position = if self.foreign { self.position.clone().announcing() } else { self.position.clone() };
+        commit(Timestamp(0), &position)?;
+        *self = Self { position, announced: true, foreign: false };
+        Ok(Joined::Announced)
     }
+}
 
-    /// A partition that was counted before, by us, has a position that is not ours. Kafka Streams, which counts to the same changelog,
-    /// says how far event time had come; whoever says nothing does not know what was counted.
-    fn go_on_from_foreign(&mut self, input: &TopicPartition, position: SourcePosition) -> Result<bool, TaskError> {
-        if position.metadata.stream_time.is_some() {
-            return self.start_source(input, position).map(|()| true);
-        }
-        Err(TaskError::Stop(format!(
-            "the committed offset {} of {input} was set from outside while the counts made from that partition are kept: going on would \
-             count records twice or leave some out; reset the application to the offset or time that is wanted (clickmill reset)",
-            position.offset
-        )))
+/// A partition that was counted before, by us, has a position that is not ours. Kafka Streams, which counts to the same changelog,
+/// says how far event time had come; whoever says nothing does not know what was counted.
+fn go_on_from_foreign(input: &TopicPartition, position: &SourcePosition) -> Result<SourcePosition, TaskError> {
+    if position.metadata.stream_time.is_some() {
+        return Ok(position.clone());
     }
+    Err(TaskError::Stop(format!(
+        "the committed offset {} of {input} was set from outside while the counts made from that partition are kept: going on would \
+         count records twice or leave some out; reset the application to the offset or time that is wanted (clickmill reset)",
+        position.offset
+    )))
+}
 
-    /// What the aggregate tasks have committed; none where one has not committed anything yet.
-    fn aggregate_positions(&self, repartition: &Repartition) -> Result<Option<Vec<AggregatePosition>>, TaskError> {
-        let partition = |p| TopicPartition::new(repartition.topic.clone(), Partition(p));
-        let inputs: Vec<_> = (0..repartition.partitions).map(partition).collect();
-        let committed = self.broker.committed(&self.config.application_id, &inputs)?;
-        let position = |committed: Option<_>| committed.map(|c| AggregatePosition::new(Offset::ZERO, decode_metadata(&c)?));
-        committed.into_iter().map(position).collect::<Option<Result<Vec<_>, _>>>().transpose()
-    }
-
-    fn commit_join(
-        &mut self,
-        input: &TopicPartition,
-        repartition: &Repartition,
-        closed_through: Timestamp,
-        position: &SourcePosition,
-    ) -> Result<(), TaskError> {
-        // What the thread's other tasks have under way goes first: a transaction is all of its own.
-        self.commit()?;
-        let commit = vec![(input.clone(), position.to_commit())];
-        self.transact(|producer: &mut dyn TransactionalProducer| {
-            repartition.send_watermark(producer, input.partition, closed_through)?;
-            Ok(commit)
-        })?;
-        Ok(())
-    }
+/// What the aggregate tasks have committed; none where one has not committed anything yet.
+fn aggregate_positions<B: Broker>(
+    parts: &Parts<B>,
+    repartition: &Repartition,
+) -> Result<Option<Vec<AggregatePosition>>, TaskError> {
+    let partition = |p| TopicPartition::new(repartition.topic.clone(), Partition(p));
+    let inputs: Vec<_> = (0..repartition.partitions).map(partition).collect();
+    let position = |committed: Option<_>| committed.map(|c| AggregatePosition::new(Offset::ZERO, decode_metadata(&c)?));
+    parts.committed(&inputs)?.into_iter().map(position).collect::<Option<Result<Vec<_>, _>>>().transpose()
 }

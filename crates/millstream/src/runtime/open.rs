@@ -1,385 +1,265 @@
-//! From an assigned partition to a running task.
+//! From an assigned partition to a task that is ready: the one step that is next.
 
 use std::time::Duration;
 
-use super::StreamsConfig;
+use super::context::Parts;
 use super::doubt::check_commit_lasts;
+use super::first_start::check_first_start;
 use super::join::Joining;
-use super::plan::{Kept, Kind, Plan};
-use super::registry::StoreEntry;
-use super::restore::{Restoration, RestoreFrom, gap};
-use super::thread::StreamThread;
-use crate::broker::{Broker, BrokerError, CommittedOffset, Consumer, ErrorKind, Isolation};
-use crate::record::TopicPartition;
+use super::plan::{Kept, Kind};
+use super::positions::{check_topic, decode_metadata, gap, made_again};
+use super::replica::{Replica, ReplicaOf};
+use super::task::{Opening, Task};
+use crate::broker::{Broker, BrokerError, CommittedOffset, ErrorKind, Isolation, TopicDescription};
+use crate::record::{Offset, Timestamp, TopicPartition};
+use crate::store::window_store::WindowStore;
 use crate::store::{FORMAT, StoreIdentity};
-use crate::task::aggregate::{AggregatePosition, AggregateTask};
-use crate::task::aggregate_state::{AggregateState, Output};
-use crate::task::closing::Closing;
-use crate::task::fused::FusedTask;
+use crate::task::input::{AggregatePosition, PartialsInput, SourceInput, SourcePosition, Sources, StatelessInput};
 use crate::task::metadata::OffsetMetadata;
-use crate::task::ranking::Ranking;
-use crate::task::source::{SourcePosition, SourceTask};
-use crate::task::sources::Sources;
-use crate::task::stateless::StatelessTask;
-use crate::task::stream_task::{CommittedTime, StreamTask};
-use crate::task::{SideOutput, TaskError, TaskState};
-use crate::topology::WindowedSpec;
+use crate::task::output::{Closing, Forward, Ranking, ResultTopic, Shuffle, WindowedState};
+use crate::task::processor::{Composed, Processor};
+use crate::task::{SideOutput, TaskError, TopicIdentity};
 
-/// How long a step of a restore waits for the broker at most.
-const RESTORE_WAIT: Duration = Duration::from_millis(20);
+/// How often a topic is looked for before it counts as gone: for some 25 s.
+const LOOKS_FOR_A_TOPIC: u32 = 8;
 
-/// What stands between a task and its next record.
-pub(super) enum Phase<B: Broker> {
-    /// Its position is to be looked up.
-    Opening,
-    /// Its store is behind its changelog. The position was read before the changelog's end.
-    Restoring(Box<Restoration<B>>, Option<CommittedOffset>),
-    /// Its aggregate tasks have to know of it.
-    Joining(Joining),
-    /// Nothing.
-    Running(Box<dyn StreamTask>),
+/// Looks up where a task has got to, and begins whatever has to come before its next record. Its store goes on being open, if it is.
+pub(super) fn look_up<B: Broker>(parts: &Parts<B>, task: &mut Task<B>, max_wait: Duration) -> Result<(), TaskError> {
+    if let Some(partition) = task.blocked_on.as_ref().filter(|partition| *partition != task.input()) {
+        // It has a leader again if it says where it ends.
+        parts.broker.log_range(partition, Isolation::ReadUncommitted)?;
+    }
+    let input = task.input().clone();
+    let topic = match parts.broker.describe_topic(&input.topic)? {
+        Some(described) => TopicIdentity::of(&described),
+        // A broker that has just started may not know it yet.
+        None if task.refusals() < LOOKS_FOR_A_TOPIC => {
+            let message = format!("topic {} is not known to the broker", input.topic);
+            return Err(BrokerError::new(ErrorKind::Retry, message).of_partition(input).into());
+        }
+        None => return Err(BrokerError::unknown_topic(&input.topic).into()),
+    };
+    task.topic = Some(topic);
+    let (committed, log_start) = position(parts, &input, topic)?;
+    let marks = task.marks()?;
+    let next = match &task.subtopology().kind {
+        Kind::Source { .. } => match committed.map(|committed| marks.source_position(&committed)).transpose()? {
+            Some(position) if position.has_joined() => Opening::Ready(source(task, position)?),
+            position => Opening::Joining(Joining::new(position, log_start, marks)),
+        },
+        Kind::Stateless { transform, output, output_partitions } => {
+            let offset = committed.as_ref().map_or(log_start, |committed| committed.offset);
+            let metadata = committed.map_or(Ok(OffsetMetadata::default()), |committed| decode_metadata(&committed))?;
+            let side = SideOutput::new(task.plan().side_topics(&input));
+            let input = StatelessInput::new(transform.clone(), *output_partitions, side, offset, marks.put(metadata));
+            Opening::Ready(Box::new(Composed { input, output: Forward::new(output.clone()) }))
+        }
+        kind @ (Kind::Aggregate { kept, .. } | Kind::Fused { kept }) => {
+            let kept = kept.clone();
+            if input.partition.0 >= kept.partitions {
+                return Err(without_store(&input, &kept));
+            }
+            if committed.is_none() {
+                check_first_start(parts, &input, &kept, matches!(kind, Kind::Aggregate { .. }), max_wait)?;
+            }
+            return begin_replica(parts, task, &kept, committed);
+        }
+    };
+    task.set_opening(next);
+    Ok(())
 }
 
-impl Plan {
-    /// The aggregate that the task of this partition keeps, if it keeps one.
-    pub(super) fn kept(&self, input: &TopicPartition) -> Option<&Kept> {
-        match &self.task(input)?.1.kind {
-            Kind::Aggregate { kept, .. } | Kind::Fused { kept } => Some(kept),
-            Kind::Source { .. } | Kind::Stateless { .. } => None,
-        }
-    }
+/// The error for a partition that a topic has got which is keyed by the grouping key: each key is counted in the partition that it had at
+/// first, for life, and one that comes to another by now would be in two stores.
+fn without_store(input: &TopicPartition, kept: &Kept) -> TaskError {
+    let (store, partitions) = (&kept.spec.store, kept.partitions);
+    TaskError::Stop(format!(
+        "{input} was added to a topic that is keyed by the grouping key, and store {store} keeps its {partitions} partitions for life: nothing \
+         is read of it; let producers place records by {partitions} partitions again, or count everything anew (clickmill reset, or another \
+         application id)"
+    ))
 }
 
-impl<B: Broker> StreamThread<B> {
-    /// Brings each task that does not run yet one step nearer to it. Says whether any has moved.
-    pub(super) fn advance_tasks(&mut self, max_wait: Duration) -> Result<bool, TaskError> {
-        let now = self.clock.now();
-        let waiting = self.slots.iter().filter(|(_, slot)| !matches!(slot.phase, Phase::Running(_)) && slot.may_start(now));
-        let inputs: Vec<_> = waiting.map(|(input, _)| input.clone()).filter(|input| !self.is_left_alone(input)).collect();
-        let mut advanced = false;
-        for input in inputs {
-            let began = self.clock.now();
-            match self.advance_task(&input, max_wait) {
-                Ok(moved) => advanced |= moved,
-                Err(error) => {
-                    // A broker that does not answer has kept the thread's other tasks waiting: now they have as long.
-                    let now = self.clock.now();
-                    if let Some(slot) = self.slots.get_mut(&input) {
-                        slot.waits = Some((now, now.0 - began.0));
-                    }
-                    self.recover(Some(&input), error).map_err(|error| TaskError::Stop(error.to_string()))?;
-                }
-            }
-        }
-        Ok(advanced)
+/// What is committed for a partition, and where its log starts.
+fn position<B: Broker>(
+    parts: &Parts<B>,
+    input: &TopicPartition,
+    topic: TopicIdentity,
+) -> Result<(Option<CommittedOffset>, Offset), TaskError> {
+    // Before the broker is asked: another may commit in between.
+    let ours = parts.registry.committed(input);
+    let committed = parts.committed_position(input)?;
+    if let Some(committed) = &committed {
+        check_topic(input, committed, topic)?;
     }
-
-    fn advance_task(&mut self, input: &TopicPartition, max_wait: Duration) -> Result<bool, TaskError> {
-        let Some(slot) = self.slots.get_mut(input) else { return Ok(false) };
-        match &mut slot.phase {
-            Phase::Running(_) => Ok(false),
-            Phase::Opening => {
-                if slot.state != TaskState::Restoring {
-                    slot.go(TaskState::Restoring, &self.registry)?;
-                }
-                self.open(input, max_wait)?;
-                Ok(true)
-            }
-            Phase::Restoring(restoration, _) => {
-                if !restoration.is_complete() {
-                    if let Err(error) = restoration.advance(max_wait.min(RESTORE_WAIT), &*self.clock) {
-                        // What was read and not applied is to be read again, from where the store and the changelog are now.
-                        self.set_phase(input, Phase::Opening);
-                        let is_cut = |e: &TaskError| matches!(e, TaskError::Broker(e) if e.kind() == ErrorKind::OffsetOutOfRange);
-                        return if is_cut(&error) { Ok(true) } else { Err(error) };
-                    }
-                    let progress = restoration.progress();
-                    self.registry.update_task(slot.id, |status| status.restore = Some(progress));
-                    self.publish_restoring(input);
-                    return Ok(true);
-                }
-                self.start_restored(input)?;
-                Ok(true)
-            }
-            Phase::Joining(_) => self.advance_join(input),
-        }
+    match ours {
+        // Brokers forget the positions in a topic that is deleted.
+        Some((_, of)) if of != topic => return Err(made_again(input)),
+        Some((ours, _)) => check_commit_lasts(input, ours, committed.as_ref())?,
+        None => {}
     }
-
-    /// Looks up where the task has got to, and begins whatever has to come before its next record.
-    fn open(&mut self, input: &TopicPartition, max_wait: Duration) -> Result<(), TaskError> {
-        let Some(plan) = self.plan.clone() else { return Ok(()) };
-        let Some((_, subtopology)) = plan.task(input) else { return Ok(()) };
-        let group = &self.config.application_id;
-        // Before the broker is asked: another thread may commit in between.
-        let ours = self.registry.committed(input);
-        let committed = self.broker.committed(group, std::slice::from_ref(input))?.pop().flatten();
-        if let Some(ours) = ours {
-            check_commit_lasts(input, ours, committed.as_ref())?;
-        }
-        let log = self.broker.log_range(input, Isolation::ReadCommitted)?;
-        if let Some(committed) = committed.as_ref().filter(|committed| committed.offset < log.start) {
-            return Err(gap(input, committed.offset, log.start).into());
-        }
-        if let Some(committed) = committed.as_ref().filter(|committed| committed.offset > log.end) {
+    let log = parts.broker.log_range(input, Isolation::ReadCommitted)?;
+    match &committed {
+        Some(committed) if committed.offset < log.start => Err(gap(input, committed.offset, log.start)),
+        Some(committed) if committed.offset > log.end => {
             // Not for good: a leader that is new may not know its end yet.
             let message = format!(
                 "the group's position in {input} is {}, behind the end of its log at {}: if the topic was deleted and made again, reset \
                  the application (clickmill reset)",
                 committed.offset, log.end
             );
-            return Err(BrokerError::new(ErrorKind::Retry, message).into());
+            Err(BrokerError::new(ErrorKind::Retry, message).into())
         }
-        match &subtopology.kind {
-            Kind::Source { spec, .. } => {
-                let position = committed.map(|committed| source_position(&committed, spec)).transpose()?;
-                match position {
-                    Some(position) if position.has_joined() => self.start_source(input, position),
-                    position => {
-                        self.set_phase(input, Phase::Joining(Joining::new(position, log.start, spec)));
-                        Ok(())
-                    }
-                }
-            }
-            Kind::Stateless { transform, output_partitions } => {
-                let offset = committed.as_ref().map_or(log.start, |committed| committed.offset);
-                let metadata = committed.map_or(Ok(OffsetMetadata::default()), |committed| decode_metadata(&committed))?;
-                let side = SideOutput::new(plan.side_topics(input));
-                let task = StatelessTask::new(transform.clone(), *output_partitions, side, offset, metadata);
-                self.run(input, Box::new(task))
-            }
-            Kind::Aggregate { kept, .. } | Kind::Fused { kept } => {
-                if committed.is_none() {
-                    self.check_first_start(input, kept, matches!(subtopology.kind, Kind::Aggregate { .. }), max_wait)?;
-                }
-                self.begin_restore(input, kept, committed)
-            }
-        }
-    }
-
-    fn begin_restore(
-        &mut self,
-        input: &TopicPartition,
-        kept: &Kept,
-        committed: Option<CommittedOffset>,
-    ) -> Result<(), TaskError> {
-        self.forget_store(input);
-        if let Some(slot) = self.slots.get_mut(input).filter(|slot| slot.discard_store) {
-            self.provider.destroy(&kept.spec.store, input.partition)?;
-            slot.discard_store = false;
-        }
-        let restoration = Restoration::begin(RestoreFrom {
-            broker: &*self.broker,
-            provider: &*self.provider,
-            store_name: &kept.spec.store,
-            identity: StoreIdentity {
-                format: FORMAT,
-                cluster_id: self.broker.cluster_id()?,
-                changelog_id: kept.changelog_id.clone(),
-                partition: input.partition.0,
-                application_id: self.config.application_id.clone(),
-                window_size_ms: kept.spec.windows.size_ms(),
-                keyed: kept.spec.keyed,
-            },
-            changelog: TopicPartition::new(kept.changelog.clone(), input.partition),
-            grouping: kept.spec.grouping.clone(),
-            now: self.clock.now(),
-        })?;
-        if let Some(ours) = restoration.committed_input() {
-            check_commit_lasts(input, ours, committed.as_ref())?;
-        }
-        self.set_phase(input, Phase::Restoring(Box::new(restoration), committed));
-        self.publish_restoring(input);
-        Ok(())
-    }
-
-    fn publish_restoring(&self, input: &TopicPartition) {
-        let Some(kept) = self.plan.as_ref().and_then(|plan| plan.kept(input)) else { return };
-        if let Some(Phase::Restoring(restoration, _)) = self.slots.get(input).map(|slot| &slot.phase) {
-            let progress = restoration.progress();
-            let lag = (progress.end.0 - progress.position.0).max(0) as u64;
-            let entry = StoreEntry {
-                store: restoration.state_store().clone(),
-                restoring: Some(lag),
-                position: None,
-                // A copy that is behind calls nothing final.
-                time: CommittedTime::default(),
-            };
-            self.registry.put_store(&kept.spec.store, input.partition, entry);
-        }
-    }
-
-    fn start_restored(&mut self, input: &TopicPartition) -> Result<(), TaskError> {
-        let Some(plan) = self.plan.clone() else { return Ok(()) };
-        let Some((_, subtopology)) = plan.task(input) else { return Ok(()) };
-        let Some(slot) = self.slots.get_mut(input) else { return Ok(()) };
-        let Phase::Restoring(restoration, committed) = std::mem::replace(&mut slot.phase, Phase::Opening) else { return Ok(()) };
-        let progress = restoration.progress();
-        tracing::info!(task = %slot.id, records = progress.records, position = %progress.position, "the store is restored");
-        self.registry.count_restored(progress.records);
-        let store = restoration.finish();
-        let start = self.broker.log_range(input, Isolation::ReadCommitted)?.start;
-        let task: Box<dyn StreamTask> = match &subtopology.kind {
-            Kind::Aggregate { source, kept } => {
-                let mut position = match committed {
-                    Some(committed) => AggregatePosition::new(committed.offset, decode_metadata(&committed)?)?,
-                    None => AggregatePosition::first(start),
-                };
-                // Kafka Streams has counted without watermarks: from here on every source is waited for, as at a first start.
-                let is_first = position.waits_for_nobody();
-                if is_first {
-                    position.sources = Sources::first(self.source_partitions(source)?);
-                }
-                position.metadata = counted_with(position.metadata, &kept.spec);
-                let closing = Closing::from_entries(&position.metadata.entries);
-                let state = aggregate_state(kept, input, &self.config, store, closing, position.closed_through());
-                let windows = kept.spec.windows;
-                let partials = kept.spec.grouping.clone().partials();
-                Box::new(AggregateTask::new(input.clone(), windows, partials, state, position, is_first))
-            }
-            Kind::Fused { kept } => {
-                let position = match committed {
-                    Some(committed) => source_position(&committed, &kept.spec)?,
-                    None => SourcePosition { offset: start, metadata: counted_with(OffsetMetadata::default(), &kept.spec) },
-                };
-                let closing = Closing::from_entries(&position.metadata.entries);
-                let state = aggregate_state(kept, input, &self.config, store, closing, position.closed_through());
-                let partials = kept.spec.grouping.clone().partials();
-                let side = SideOutput::new(plan.side_topics(input));
-                Box::new(FusedTask::new(kept.spec.windows, kept.partitions, partials, side, state, position))
-            }
-            Kind::Source { .. } | Kind::Stateless { .. } => return Ok(()),
-        };
-        self.run(input, task)
-    }
-
-    fn source_partitions(&self, source: &str) -> Result<u32, TaskError> {
-        let described = self.broker.describe_topic(source)?;
-        Ok(described.ok_or_else(|| crate::broker::BrokerError::unknown_topic(source))?.partitions)
-    }
-
-    pub(super) fn start_source(&mut self, input: &TopicPartition, position: SourcePosition) -> Result<(), TaskError> {
-        let Some(plan) = self.plan.clone() else { return Ok(()) };
-        let Some((_, subtopology)) = plan.task(input) else { return Ok(()) };
-        let Kind::Source { repartition, spec } = &subtopology.kind else { return Ok(()) };
-        let side = SideOutput::new(plan.side_topics(input));
-        let partials = spec.grouping.clone().partials();
-        let task = SourceTask::new(input.clone(), repartition.clone(), spec.windows, partials, side, position);
-        self.run(input, Box::new(task))
-    }
-
-    fn run(&mut self, input: &TopicPartition, task: Box<dyn StreamTask>) -> Result<(), TaskError> {
-        let (Some(slot), Some(consumer)) = (self.slots.get_mut(input), &mut self.consumer) else { return Ok(()) };
-        consumer.start(input, task.position())?;
-        slot.phase = Phase::Running(task);
-        slot.last_record_at = self.clock.now();
-        slot.go(TaskState::Running, &self.registry)?;
-        self.publish_committed(input);
-        Ok(())
-    }
-
-    /// Makes known that a task's store is behind what the task has committed.
-    pub(super) fn publish_suspended(&self, input: &TopicPartition) {
-        let Some(Phase::Running(task)) = self.slots.get(input).map(|slot| &slot.phase) else { return };
-        if let (Some(kept), Some(store)) = (self.plan.as_ref().and_then(|plan| plan.kept(input)), task.state_store()) {
-            let (store, restoring) = (store.clone(), Some(task.unapplied_changes()));
-            let entry = StoreEntry { store, restoring, position: None, time: CommittedTime::default() };
-            self.registry.put_store(&kept.spec.store, input.partition, entry);
-        }
-    }
-
-    /// Makes known how far a running task has committed, and that its store is up to date.
-    pub(super) fn publish_committed(&self, input: &TopicPartition) {
-        let Some(slot) = self.slots.get(input) else { return };
-        let Phase::Running(task) = &slot.phase else { return };
-        let (time, position) = (task.committed_time(), task.position());
-        self.registry.update_task(slot.id, |status| {
-            status.committed = Some(position);
-            status.stream_time = time.stream_time;
-            status.restore = None;
-            status.trouble = None;
-        });
-        if let (Some(kept), Some(store)) = (self.plan.as_ref().and_then(|plan| plan.kept(input)), task.state_store()) {
-            let entry = StoreEntry { store: store.clone(), restoring: None, position: Some(position), time };
-            self.registry.put_store(&kept.spec.store, input.partition, entry);
-        }
-    }
-
-    /// Lets every task start again from what is committed.
-    pub(super) fn reopen_all_tasks(&mut self) -> Result<(), TaskError> {
-        let inputs: Vec<_> = self.slots.keys().cloned().collect();
-        inputs.iter().try_for_each(|input| self.reopen(input))
-    }
-
-    /// Lets a task start again from what is committed.
-    pub(super) fn reopen(&mut self, input: &TopicPartition) -> Result<(), TaskError> {
-        if let Some(Err(error)) = self.consumer.as_mut().map(|consumer| consumer.pause(input)) {
-            tracing::debug!(%input, %error, "what is still fetched meanwhile is not processed");
-        }
-        self.forget_store(input);
-        let Some(slot) = self.slots.get_mut(input) else { return Ok(()) };
-        (slot.phase, slot.is_held) = (Phase::Opening, false);
-        if matches!(slot.state, TaskState::Running | TaskState::Suspended) {
-            slot.go(TaskState::Restoring, &self.registry)?;
-        }
-        Ok(())
-    }
-
-    /// Lets a task start again from its changelog alone: its store is damaged.
-    pub(super) fn rebuild(&mut self, input: &TopicPartition) -> Result<(), TaskError> {
-        self.rollback()?;
-        self.reopen(input)?;
-        if let Some(slot) = self.slots.get_mut(input) {
-            tracing::warn!(task = %slot.id, "the store is damaged: it is rebuilt from its changelog");
-            slot.discard_store = true;
-        }
-        Ok(())
-    }
-
-    /// Rebuilds the stores that a query found damaged.
-    pub(super) fn rebuild_damaged(&mut self) -> Result<(), TaskError> {
-        let Some(plan) = self.plan.clone() else { return Ok(()) };
-        let is_damaged = |input: &&TopicPartition| {
-            plan.kept(input).is_some_and(|kept| self.registry.take_damaged(&kept.spec.store, input.partition))
-        };
-        let damaged: Vec<_> = self.slots.keys().filter(is_damaged).cloned().collect();
-        damaged.iter().try_for_each(|input| self.rebuild(input))
-    }
-
-    pub(super) fn set_phase(&mut self, input: &TopicPartition, phase: Phase<B>) {
-        if let Some(slot) = self.slots.get_mut(input) {
-            slot.phase = phase;
-        }
+        _ => Ok((committed, log.start)),
     }
 }
 
-fn aggregate_state(
+fn begin_replica<B: Broker>(
+    parts: &Parts<B>,
+    task: &mut Task<B>,
+    kept: &Kept,
+    committed: Option<CommittedOffset>,
+) -> Result<(), TaskError> {
+    let partition = task.input().partition;
+    let open = match task.set_opening(Opening::LookUp(None)) {
+        Some(Opening::LookUp(open)) => open,
+        _ => None,
+    };
+    let begun = discard_if_damaged(parts, task, kept).and_then(|()| {
+        let of = ReplicaOf {
+            broker: &*parts.broker,
+            provider: &*parts.provider,
+            store_name: &kept.spec.store,
+            identity: identity(parts, kept, partition.0)?,
+            changelog: TopicPartition::new(kept.changelog.clone(), partition),
+            grouping: kept.spec.grouping.clone(),
+            now: parts.now(),
+        };
+        Replica::begin(of, open)
+    });
+    let mut replica = begun.inspect_err(|_| task.hide_store())?;
+    replica.read_from(task.marks()?.topic)?;
+    if let Some(ours) = replica.committed_input() {
+        check_commit_lasts(task.input(), ours, committed.as_ref())?;
+    }
+    task.set_opening(Opening::Replica(Box::new(replica), committed));
+    task.publish_replica();
+    Ok(())
+}
+
+fn discard_if_damaged<B: Broker>(parts: &Parts<B>, task: &mut Task<B>, kept: &Kept) -> Result<(), TaskError> {
+    if task.discards_store {
+        task.hide_store();
+        parts.provider.destroy(&kept.spec.store, task.input().partition)?;
+        task.discards_store = false;
+    }
+    Ok(())
+}
+
+fn identity<B: Broker>(parts: &Parts<B>, kept: &Kept, partition: u32) -> Result<StoreIdentity, TaskError> {
+    Ok(StoreIdentity {
+        format: FORMAT,
+        cluster_id: parts.broker.cluster_id()?,
+        changelog_id: kept.changelog_id.clone(),
+        partition,
+        application_id: parts.config.application_id.clone(),
+        window_size_ms: kept.spec.windows.size_ms(),
+        keyed: kept.spec.keyed,
+    })
+}
+
+/// Promotes a replica that has caught up: its task is ready, with the position that was committed before.
+pub(super) fn promote<B: Broker>(parts: &Parts<B>, task: &mut Task<B>) -> Result<(), TaskError> {
+    // What can fail comes first: until then the replica stays what it is.
+    let position = position_to_run_from(parts, task)?;
+    let Some(Opening::Replica(replica, _)) = task.set_opening(Opening::LookUp(None)) else { return Ok(()) };
+    let progress = replica.progress();
+    tracing::info!(task = %task.id(), records = progress.records, position = %progress.position, "the store is restored");
+    parts.registry.count_restored(progress.records);
+    let (input, store) = (task.input(), replica.into_store());
+    let processor: Box<dyn Processor> = match (&task.subtopology().kind, position) {
+        (Kind::Aggregate { kept, .. }, RunFrom::Aggregate { position, is_first }) => {
+            let closing = Closing::from_entries(&position.metadata.entries);
+            let output = windowed(parts, kept, input, store, closing, position.closed_through());
+            Box::new(Composed { input: PartialsInput::new(input.clone(), kept.spec.windows, position, is_first), output })
+        }
+        (Kind::Fused { kept }, RunFrom::Source(position)) => {
+            let closing = Closing::from_entries(&position.metadata.entries);
+            let output = windowed(parts, kept, input, store, closing, position.closed_through());
+            let side = SideOutput::new(task.plan().side_topics(input));
+            Box::new(Composed { input: SourceInput::new(kept.spec.windows, Some(kept.partitions), side, position), output })
+        }
+        _ => return Err(TaskError::Halt(format!("task {} has a replica and keeps nothing", task.id()))),
+    };
+    task.set_opening(Opening::Ready(processor));
+    Ok(())
+}
+
+/// From where a task with a store goes on.
+enum RunFrom {
+    /// `is_first` where the position, with its sources, has not been committed yet.
+    Aggregate {
+        position: AggregatePosition,
+        is_first: bool,
+    },
+    Source(SourcePosition),
+}
+
+fn position_to_run_from<B: Broker>(parts: &Parts<B>, task: &mut Task<B>) -> Result<RunFrom, TaskError> {
+    let start = parts.broker.log_range(task.input(), Isolation::ReadCommitted)?.start;
+    let marks = task.marks()?;
+    let committed = match task.opening_mut() {
+        Some(Opening::Replica(_, committed)) => committed.clone(),
+        _ => None,
+    };
+    let Kind::Aggregate { source, .. } = &task.subtopology().kind else {
+        return Ok(RunFrom::Source(match committed {
+            Some(committed) => marks.source_position(&committed)?,
+            None => SourcePosition { offset: start, metadata: marks.put(OffsetMetadata::default()) },
+        }));
+    };
+    let mut position = match committed {
+        Some(committed) => AggregatePosition::new(committed.offset, decode_metadata(&committed)?)?,
+        None => AggregatePosition::first(start),
+    };
+    // Kafka Streams has counted without watermarks: from here on every source is waited for, as at a first start.
+    let is_first = position.waits_for_nobody();
+    if is_first {
+        position.sources = Sources::first(described(parts, source)?.partitions);
+    }
+    position.metadata = marks.put(position.metadata);
+    Ok(RunFrom::Aggregate { position, is_first })
+}
+
+/// What a source task that has joined does, from that position on.
+pub(super) fn source<B: Broker>(task: &Task<B>, position: SourcePosition) -> Result<Box<dyn Processor>, TaskError> {
+    let Kind::Source { repartition, spec } = &task.subtopology().kind else {
+        return Err(TaskError::Halt(format!("task {} is no source task", task.id())));
+    };
+    let side = SideOutput::new(task.plan().side_topics(task.input()));
+    let partials = spec.grouping.clone().partials();
+    let output = Shuffle::new(task.input().partition, repartition.clone(), spec.windows.size_ms(), partials);
+    Ok(Box::new(Composed { input: SourceInput::new(spec.windows, None, side, position), output }))
+}
+
+fn windowed<B: Broker>(
+    parts: &Parts<B>,
     kept: &Kept,
     input: &TopicPartition,
-    config: &StreamsConfig,
-    store: crate::store::window_store::WindowStore,
+    store: WindowStore,
     closing: Closing,
-    closed_through: crate::record::Timestamp,
-) -> AggregateState {
+    closed_through: Timestamp,
+) -> WindowedState {
     let changelog = TopicPartition::new(kept.changelog.clone(), input.partition);
-    let output = kept.output.as_ref().map(|(topic, partitions)| Output {
+    let output = kept.output.as_ref().map(|(topic, partitions)| ResultTopic {
         partition: TopicPartition::new(topic.clone(), input.partition),
         partitions: *partitions,
-        rows_per_commit: config.final_rows_per_commit,
+        rows_per_commit: parts.config.final_rows_per_commit,
     });
-    let ranking = Ranking::new(config.ranked_rows);
-    AggregateState::new(kept.spec.clone(), store, changelog, output, closing, closed_through, ranking)
+    let ranking = Ranking::new(parts.config.ranked_rows);
+    WindowedState::new(kept.spec.clone(), store, changelog, output, closing, closed_through, ranking)
 }
 
-fn source_position(committed: &CommittedOffset, spec: &WindowedSpec) -> Result<SourcePosition, TaskError> {
-    Ok(SourcePosition { offset: committed.offset, metadata: counted_with(decode_metadata(committed)?, spec) })
-}
-
-/// The metadata with what is counted with, which every later commit keeps.
-pub(super) fn counted_with(mut metadata: OffsetMetadata, spec: &WindowedSpec) -> OffsetMetadata {
-    spec.counted_with().put_entries(&mut metadata.entries);
-    metadata
-}
-
-pub(super) fn decode_metadata(committed: &CommittedOffset) -> Result<OffsetMetadata, TaskError> {
-    OffsetMetadata::decode(&committed.metadata).map_err(|invalid| TaskError::Stop(invalid.to_string()))
+fn described<B: Broker>(parts: &Parts<B>, topic: &str) -> Result<TopicDescription, TaskError> {
+    Ok(parts.broker.describe_topic(topic)?.ok_or_else(|| BrokerError::unknown_topic(topic))?)
 }

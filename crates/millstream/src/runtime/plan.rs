@@ -7,7 +7,7 @@ use crate::broker::{Broker, BrokerError, ErrorKind, TopicDescription, TopicSetti
 use crate::record::TopicPartition;
 use crate::record::{Partition, Topic};
 use crate::task::counted_with::CountedWith;
-use crate::task::source::Repartition;
+use crate::task::output::Repartition;
 use crate::task::{SideTopics, TaskId};
 use crate::topology::spec::End;
 use crate::topology::{EmitStrategy, Topology, Transform, WindowedSpec};
@@ -30,7 +30,7 @@ pub(crate) enum Kind {
     Source { repartition: Repartition, spec: WindowedSpec },
     Aggregate { source: Topic, kept: Kept },
     Fused { kept: Kept },
-    Stateless { transform: Arc<dyn Transform>, output_partitions: u32 },
+    Stateless { transform: Arc<dyn Transform>, output: Topic, output_partitions: u32 },
 }
 
 /// A windowed aggregate and the topics behind its store.
@@ -58,7 +58,7 @@ impl Plan {
             match &pipeline.end {
                 End::Sink { topic: output, transform } => {
                     let output_partitions = topics.ensure(output, TopicSettings::kept_for_ever(source.partitions))?.partitions;
-                    let kind = Kind::Stateless { transform: transform.clone(), output_partitions };
+                    let kind = Kind::Stateless { transform: transform.clone(), output: output.clone(), output_partitions };
                     subtopologies.push(Subtopology { topic, kind });
                 }
                 End::Windowed(spec) => subtopologies.extend(topics.windowed(topic, &source, spec, config)?),
@@ -102,6 +102,16 @@ impl Plan {
         Some((TaskId { subtopology: number as u32, partition: input.partition }, &self.subtopologies[number]))
     }
 
+    /// What a task of this plan does.
+    pub(crate) fn subtopology(&self, id: TaskId) -> &Subtopology {
+        &self.subtopologies[id.subtopology as usize]
+    }
+
+    /// The aggregate that the task of this partition keeps, if it keeps one.
+    pub(crate) fn kept(&self, input: &TopicPartition) -> Option<&Kept> {
+        self.task(input)?.1.kept()
+    }
+
     /// Where late and unreadable records of a source partition go.
     pub(crate) fn side_topics(&self, source: &TopicPartition) -> SideTopics {
         let partition = Partition(source.partition.0 % self.side_partitions);
@@ -119,6 +129,25 @@ impl Plan {
             Kind::Fused { kept } => Some((&s.topic, None, kept)),
             Kind::Source { .. } | Kind::Stateless { .. } => None,
         })
+    }
+}
+
+impl Subtopology {
+    /// What it counts with, if it counts.
+    pub(crate) fn counted_with(&self) -> Option<CountedWith> {
+        match &self.kind {
+            Kind::Source { spec, .. } => Some(spec.counted_with()),
+            Kind::Aggregate { kept, .. } | Kind::Fused { kept } => Some(kept.spec.counted_with()),
+            Kind::Stateless { .. } => None,
+        }
+    }
+
+    /// The aggregate that its tasks keep, if they keep one.
+    pub(crate) fn kept(&self) -> Option<&Kept> {
+        match &self.kind {
+            Kind::Aggregate { kept, .. } | Kind::Fused { kept } => Some(kept),
+            Kind::Source { .. } | Kind::Stateless { .. } => None,
+        }
     }
 }
 
@@ -152,7 +181,8 @@ impl<B: Broker> Topics<'_, B> {
         let output = self.output(spec, partitions)?;
         let kept = Kept { spec: spec.clone(), changelog: changelog.clone(), changelog_id: described.id, partitions, output };
         if spec.keyed {
-            if source.partitions != partitions {
+            // One that has grown is counted on in the partitions that it had: those that came are refused one by one.
+            if source.partitions < partitions {
                 return Err(refused(format!(
                     "topic {topic} has {} partitions, {changelog} has {partitions}: a topic that is keyed by the grouping key must keep its \
                      number of partitions; reset the application (clickmill reset), or count it under another application id",

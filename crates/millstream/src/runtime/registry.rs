@@ -1,36 +1,42 @@
-//! What the threads of an instance make known: stores that can be queried, the state of each task, what became of the records.
+//! What the parts of an instance make known: stores that can be queried, the state of each task, what became of the records.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use crate::record::{Offset, Partition, Timestamp, TopicPartition};
 use crate::store::StateStore;
-use crate::task::stream_task::CommittedTime;
-use crate::task::{RecordCounters, TaskId, TaskState};
+use crate::task::processor::CommittedTime;
+use crate::task::{RecordCounters, TaskId, TaskState, TopicIdentity};
 
-/// Shared by the threads of an instance and whoever asks about them.
+/// Shared by the parts of an instance and whoever asks about them.
 #[derive(Clone, Default)]
 pub struct Registry {
     inner: Arc<Mutex<Inner>>,
-    /// The number of the thread that makes things known through this one. A thread that has lost a task without knowing it yet
-    /// must not take away what its successor has put.
-    thread: usize,
+    /// How many stores are to be rebuilt and tasks to be tried again: looked at with every turn, which must cost nothing.
+    requests: Arc<AtomicUsize>,
 }
 
 #[derive(Default)]
 struct Inner {
-    tasks: BTreeMap<TaskId, (usize, TaskStatus)>,
-    stores: BTreeMap<(Arc<str>, Partition), (usize, StoreEntry)>,
+    tasks: BTreeMap<TaskId, (Serial, TaskStatus)>,
+    stores: BTreeMap<(Arc<str>, Partition), (Serial, StoreEntry)>,
     records: RecordCounters,
     damaged: BTreeSet<(Arc<str>, Partition)>,
-    /// How far this instance has ever committed.
-    committed: BTreeMap<TopicPartition, Offset>,
-    /// The threads that the group has told what is theirs.
-    members: BTreeSet<usize>,
+    /// Quarantined tasks that an operator lets try again.
+    retries: BTreeSet<TaskId>,
+    /// How far this instance has ever committed, and in which topic of that name.
+    committed: BTreeMap<TopicPartition, (Offset, TopicIdentity)>,
+    /// Whether the group has told this instance what is its own.
+    is_member: bool,
     /// Changelog records that were replayed, all restores together.
     restored: u64,
+    serials: Serial,
 }
+
+/// Which task object has put something. One that has been lost without knowing it yet must not take away what its successor has put.
+type Serial = u64;
 
 /// A task of this instance.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -38,17 +44,48 @@ pub struct TaskStatus {
     /// The task.
     pub id: TaskId,
     /// What it reads.
-    pub input: TopicPartition,
+    pub inputs: Vec<TopicPartition>,
     /// What it is doing.
     pub state: TaskState,
     /// How far its store has been restored, while it is.
     pub restore: Option<RestoreProgress>,
     /// The position it has committed; none before it runs.
     pub committed: Option<Offset>,
+    /// Whether something that is committed is still to be done: final windows to be sent on, changes that the store has not taken.
+    pub is_pending: bool,
     /// Event time as committed.
     pub stream_time: Option<Timestamp>,
     /// What keeps it from going on, if anything does.
     pub trouble: Option<String>,
+    /// Since when it is quarantined, if it is.
+    pub quarantined_since: Option<Timestamp>,
+}
+
+impl TaskStatus {
+    /// A task that has just been assigned.
+    pub(crate) fn created(id: TaskId, inputs: Vec<TopicPartition>) -> Self {
+        Self {
+            id,
+            inputs,
+            state: TaskState::Created,
+            restore: None,
+            committed: None,
+            is_pending: false,
+            stream_time: None,
+            trouble: None,
+            quarantined_since: None,
+        }
+    }
+
+    /// The partition that it reads. (Subtopologies read one topic each.)
+    pub fn input(&self) -> &TopicPartition {
+        &self.inputs[0]
+    }
+
+    /// Whether it does all that it can do for now.
+    fn is_settled(&self) -> bool {
+        matches!(self.state, TaskState::Running | TaskState::Quarantined)
+    }
 }
 
 /// How far a store has been restored from its changelog.
@@ -112,31 +149,55 @@ impl Registry {
         self.lock().restored
     }
 
-    /// Whether this instance has so many tasks, and all of them run. While tasks go over between threads there are fewer.
+    /// Whether this instance has so many tasks, and all of them run or are quarantined.
     pub fn is_running(&self, tasks: usize) -> bool {
         let inner = self.lock();
-        inner.tasks.len() == tasks && inner.tasks.values().all(|(_, task)| task.state == TaskState::Running)
+        inner.tasks.len() == tasks && inner.tasks.values().all(|(_, task)| task.is_settled())
     }
 
-    /// Whether so many threads of this instance have been told by the group what is theirs, which may be nothing, and all of it runs.
-    pub fn is_settled(&self, threads: usize) -> bool {
+    /// Whether this instance has been told by the group what is its own, which may be nothing, and all of it runs or is quarantined.
+    pub fn is_settled(&self) -> bool {
         let inner = self.lock();
-        inner.members.len() == threads && inner.tasks.values().all(|(_, task)| task.state == TaskState::Running)
+        inner.is_member && inner.tasks.values().all(|(_, task)| task.is_settled())
     }
 
-    /// The same registry, for the thread of that number.
-    pub(crate) fn of_thread(&self, thread: usize) -> Self {
-        Self { inner: self.inner.clone(), thread }
+    /// The quarantined tasks that read a partition which `is_asked`, as (task, reason).
+    pub(crate) fn quarantined(&self, is_asked: impl Fn(&TopicPartition) -> bool) -> Vec<(TaskId, String)> {
+        let inner = self.lock();
+        let quarantined = inner.tasks.values().map(|(_, task)| task).filter(|task| task.state == TaskState::Quarantined);
+        let asked = quarantined.filter(|task| task.inputs.iter().any(&is_asked));
+        asked.map(|task| (task.id, task.trouble.clone().unwrap_or_default())).collect()
     }
 
-    /// The group has told the thread what is its own, or has let it go.
-    pub(crate) fn put_member(&self, is_member: bool) {
+    /// Lets a quarantined task try again. Whether there is such a task.
+    pub fn retry(&self, id: TaskId) -> bool {
         let mut inner = self.lock();
-        if is_member {
-            inner.members.insert(self.thread)
-        } else {
-            inner.members.remove(&self.thread)
-        };
+        let is_quarantined = inner.tasks.get(&id).is_some_and(|(_, task)| task.state == TaskState::Quarantined);
+        if is_quarantined {
+            inner.retries.insert(id);
+            self.note_requests(&inner);
+        }
+        is_quarantined
+    }
+
+    /// Whether an operator lets that task try again.
+    pub(crate) fn take_retry(&self, id: TaskId) -> bool {
+        if self.requests.load(Ordering::Relaxed) == 0 {
+            return false;
+        }
+        let mut inner = self.lock();
+        let asked = inner.retries.remove(&id);
+        self.note_requests(&inner);
+        asked
+    }
+
+    fn note_requests(&self, inner: &Inner) {
+        self.requests.store(inner.retries.len() + inner.damaged.len(), Ordering::Relaxed);
+    }
+
+    /// The group has told the instance what is its own, or has let it go.
+    pub(crate) fn put_member(&self, is_member: bool) {
+        self.lock().is_member = is_member;
     }
 
     pub(crate) fn count_restored(&self, records: u64) {
@@ -148,56 +209,37 @@ impl Registry {
     }
 
     /// A position has been committed here.
-    pub(crate) fn put_committed(&self, input: &TopicPartition, position: Offset) {
+    pub(crate) fn put_committed(&self, input: &TopicPartition, position: Offset, topic: TopicIdentity) {
         let mut inner = self.lock();
         match inner.committed.get_mut(input) {
-            Some(before) => *before = position.max(*before),
-            None => _ = inner.committed.insert(input.clone(), position),
+            Some((before, of)) if *of == topic => *before = position.max(*before),
+            Some(before) => *before = (position, topic),
+            None => _ = inner.committed.insert(input.clone(), (position, topic)),
         }
     }
 
-    /// The largest position that was committed here since this instance started.
-    pub(crate) fn committed(&self, input: &TopicPartition) -> Option<Offset> {
+    /// The largest position that was committed here since this instance started, and in which topic.
+    pub(crate) fn committed(&self, input: &TopicPartition) -> Option<(Offset, TopicIdentity)> {
         self.lock().committed.get(input).copied()
     }
 
-    pub(crate) fn put_task(&self, status: TaskStatus) {
-        self.lock().tasks.insert(status.id, (self.thread, status));
-    }
-
-    pub(crate) fn update_task(&self, id: TaskId, update: impl FnOnce(&mut TaskStatus)) {
-        if let Some((_, status)) = self.lock().tasks.get_mut(&id).filter(|(thread, _)| *thread == self.thread) {
-            update(status);
-        }
-    }
-
-    pub(crate) fn remove_task(&self, id: TaskId) {
+    /// Makes a task known, until the view is dropped.
+    pub(crate) fn put_task(&self, status: TaskStatus, store: Option<(Arc<str>, Partition)>) -> TaskView {
         let mut inner = self.lock();
-        if inner.tasks.get(&id).is_some_and(|(thread, _)| *thread == self.thread) {
-            inner.tasks.remove(&id);
-        }
+        inner.serials += 1;
+        let (serial, id) = (inner.serials, status.id);
+        inner.tasks.insert(id, (serial, status));
+        TaskView { registry: self.clone(), serial, id, store }
     }
 
-    pub(crate) fn put_store(&self, store: &Arc<str>, partition: Partition, entry: StoreEntry) {
-        self.lock().stores.insert((store.clone(), partition), (self.thread, entry));
-    }
-
-    /// A query found the store damaged: its thread is to rebuild it. Nobody is answered from it until then.
+    /// A query found the store damaged: it is to be rebuilt. Nobody is answered from it until then.
     pub(crate) fn report_damaged(&self, store: &Arc<str>, partition: Partition) {
         let mut inner = self.lock();
-        inner.stores.remove(&(store.clone(), partition));
+        let removed = inner.stores.remove(&(store.clone(), partition));
         inner.damaged.insert((store.clone(), partition));
-    }
-
-    pub(crate) fn take_damaged(&self, store: &Arc<str>, partition: Partition) -> bool {
-        self.lock().damaged.remove(&(store.clone(), partition))
-    }
-
-    pub(crate) fn remove_store(&self, store: &Arc<str>, partition: Partition) {
-        let (mut inner, key) = (self.lock(), (store.clone(), partition));
-        if inner.stores.get(&key).is_some_and(|(thread, _)| *thread == self.thread) {
-            inner.stores.remove(&key);
-        }
+        self.note_requests(&inner);
+        drop(inner);
+        drop(removed);
     }
 
     pub(crate) fn store(&self, store: &Arc<str>, partition: Partition) -> Option<StoreEntry> {
@@ -206,6 +248,67 @@ impl Registry {
 
     fn lock(&self) -> MutexGuard<'_, Inner> {
         self.inner.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// A task as others see it.
+pub(crate) struct TaskView {
+    registry: Registry,
+    serial: Serial,
+    id: TaskId,
+    /// The store that it keeps, if it keeps one.
+    store: Option<(Arc<str>, Partition)>,
+}
+
+impl TaskView {
+    pub(crate) fn update(&self, update: impl FnOnce(&mut TaskStatus)) {
+        if let Some((_, status)) = self.registry.lock().tasks.get_mut(&self.id).filter(|(serial, _)| *serial == self.serial) {
+            update(status);
+        }
+    }
+
+    /// Lets queries ask the store.
+    pub(crate) fn put_store(&self, entry: StoreEntry) {
+        let Some(name) = &self.store else { return };
+        let mut inner = self.registry.lock();
+        let is_ours = inner.stores.get(name).is_none_or(|(serial, _)| *serial <= self.serial);
+        let before = is_ours.then(|| inner.stores.insert(name.clone(), (self.serial, entry)));
+        drop(inner);
+        // Whoever holds a store last closes it, which takes a while.
+        drop(before);
+    }
+
+    /// Nobody is answered from the store any more.
+    pub(crate) fn remove_store(&self) {
+        let Some(name) = &self.store else { return };
+        let mut inner = self.registry.lock();
+        let is_ours = inner.stores.get(name).is_some_and(|(serial, _)| *serial == self.serial);
+        let removed = is_ours.then(|| inner.stores.remove(name));
+        drop(inner);
+        drop(removed);
+    }
+
+    /// Whether a query has found the store damaged since this was last asked.
+    pub(crate) fn take_damaged(&self) -> bool {
+        if self.registry.requests.load(Ordering::Relaxed) == 0 {
+            return false;
+        }
+        let mut inner = self.registry.lock();
+        let is_damaged = self.store.as_ref().is_some_and(|name| inner.damaged.remove(name));
+        self.registry.note_requests(&inner);
+        is_damaged
+    }
+}
+
+impl Drop for TaskView {
+    fn drop(&mut self) {
+        self.remove_store();
+        let mut inner = self.registry.lock();
+        if inner.tasks.get(&self.id).is_some_and(|(serial, _)| *serial == self.serial) {
+            inner.tasks.remove(&self.id);
+            inner.retries.remove(&self.id);
+            self.registry.note_requests(&inner);
+        }
     }
 }
 
@@ -234,16 +337,17 @@ mod tests {
         let put = |number: u32, state: TaskState| {
             let input = TopicPartition::new("t", Partition(number));
             let id = TaskId { subtopology: 0, partition: input.partition };
-            registry.put_task(TaskStatus { id, input, state, restore: None, committed: None, stream_time: None, trouble: None });
-            id
+            registry.put_task(TaskStatus { state, ..TaskStatus::created(id, vec![input]) }, None)
         };
-        put(0, TaskState::Running);
+        let _first = put(0, TaskState::Running);
         assert!(!registry.is_running(2));
-        put(1, TaskState::Restoring);
+        let lost = put(1, TaskState::Restoring);
         assert!(!registry.is_running(2));
-        let revoked = put(1, TaskState::Running);
+        let quarantined = put(1, TaskState::Quarantined);
         assert!(registry.is_running(2));
-        registry.remove_task(revoked);
+        drop(lost);
+        assert!(registry.is_running(2), "a task that was lost takes nothing away from its successor");
+        drop(quarantined);
         assert!(!registry.is_running(2));
     }
 }

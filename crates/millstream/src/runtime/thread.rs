@@ -1,442 +1,486 @@
-use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::StreamsConfig;
-use super::open::Phase;
-use super::plan::Plan;
-use super::registry::{Registry, TaskStatus};
-use crate::broker::{Broker, BrokerError, Consumer, ErrorKind, FetchedBatch, GroupMetadata, Polled};
-use crate::clock::Clock;
-use crate::record::{Offset, Timestamp, TopicPartition};
-use crate::store::{StoreErrorKind, StoreProvider};
-use crate::task::{TaskError, TaskId, TaskState};
-use crate::topology::Topology;
+use super::commit::Committer;
+use super::context::{Parts, Stepped, StreamsError};
+use super::handover::{Fate, Handover};
+use super::task::Task;
+use super::transactor::is_undecided;
+use super::trouble::{Remedy, broker_error};
+use crate::broker::{Broker, BrokerError, ErrorKind, Fetched, FetchedBatch, Fetcher};
+use crate::record::Timestamp;
+use crate::task::{TaskError, TaskState};
+
+/// How long a store that could not take what has committed is left alone, in milliseconds.
+const SETTLE_PAUSE_MS: i64 = 100;
 
 /// A poll that brings so many records means that there are more.
 const BACKLOG_RECORDS: usize = 1_000;
 
-/// Is told about a thread's work as it happens, to measure it.
-pub trait Observer: Send + Sync + 'static {
-    /// A commit begins.
-    fn commit_begins(&self) {}
-
-    /// The commit that began last has ended.
-    fn commit_ends(&self, _committed: bool) {}
-}
-
-impl Observer for () {}
-
-/// What a step did.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Stepped {
-    /// Something was processed, restored or committed: step again at once.
-    Worked,
-    /// There was nothing to do.
-    Idle,
-    /// Something is out of order for now: give it a moment before the next step.
-    Troubled,
-}
-
-/// Why a thread has stopped for good.
-#[derive(Debug, thiserror::Error)]
-#[error("{0}")]
-pub struct StreamsError(String);
-
-impl StreamsError {
-    pub(super) fn new(reason: impl ToString) -> Self {
-        Self(reason.to_string())
-    }
-}
-
-/// One thread's tasks, and the loop that runs them: a member of the application's group that owns its tasks whole.
+/// A thread that counts: it has tasks that are ready, and takes turns at fetching for them, processing, and committing what they have
+/// done in one transaction. Nothing else is waited for here.
 ///
 /// It is driven from outside, step by step, so that a test can stop it anywhere. Dropping it is what a crash is:
 /// nothing is committed; [`StreamThread::close`] is the orderly end.
 pub struct StreamThread<B: Broker> {
-    pub(super) broker: Arc<B>,
-    topology: Topology,
-    pub(super) config: StreamsConfig,
-    pub(super) provider: Arc<dyn StoreProvider>,
-    pub(super) clock: Arc<dyn Clock>,
-    pub(super) registry: Registry,
-    pub(super) observer: Arc<dyn Observer>,
-    pub(super) transactional_id: String,
-    pub(super) plan: Option<Arc<Plan>>,
-    pub(super) consumer: Option<B::Consumer>,
-    pub(super) producer: Option<B::Producer>,
-    pub(super) group: Option<GroupMetadata>,
-    pub(super) slots: BTreeMap<TopicPartition, Slot<B>>,
-    pub(super) last_commit: Timestamp,
-    pub(super) last_idle_check: Timestamp,
-    pub(super) trims: BTreeMap<TopicPartition, Offset>,
-    pub(super) last_purge: Timestamp,
-    /// A transaction has failed, and whether the one before it has lasted is still to be looked up.
-    pub(super) is_in_doubt: bool,
+    number: usize,
+    parts: Arc<Parts<B>>,
+    handover: Arc<Handover<B>>,
+    fetcher: Option<B::Fetcher>,
+    committer: Committer<B>,
+    tasks: Vec<Task<B>>,
+    /// All tasks have to look up again what is committed, once what this thread has begun is settled.
+    starts_again: bool,
+    /// The version of the handover with which all tasks are where they belong.
+    seen: Option<u64>,
+    last_idle_check: Timestamp,
     backlog: bool,
 }
 
-/// A task and what it is doing.
-pub(super) struct Slot<B: Broker> {
-    pub(super) id: TaskId,
-    pub(super) state: TaskState,
-    pub(super) phase: Phase<B>,
-    pub(super) last_record_at: Timestamp,
-    /// Its store is damaged and has to go before the task opens again.
-    pub(super) discard_store: bool,
-    /// It runs, and nothing is fetched for it.
-    pub(super) is_held: bool,
-    /// Since when it waits before it tries again to start, and how long.
-    pub(super) waits: Option<(Timestamp, i64)>,
-}
-
-/// What a thread needs from outside.
-pub struct Parts<B: Broker> {
-    /// The broker.
-    pub broker: Arc<B>,
-    /// What to run.
-    pub topology: Topology,
-    /// How.
-    pub config: StreamsConfig,
-    /// Where the stores are.
-    pub provider: Arc<dyn StoreProvider>,
-    /// The time.
-    pub clock: Arc<dyn Clock>,
-    /// Where the thread makes itself known.
-    pub registry: Registry,
-    /// Who measures it.
-    pub observer: Arc<dyn Observer>,
-}
-
 impl<B: Broker> StreamThread<B> {
-    /// The thread of that number within its instance. Nothing happens before the first step.
-    pub fn new(number: usize, parts: Parts<B>) -> Self {
-        let Parts { broker, topology, config, provider, clock, registry, observer } = parts;
-        let registry = registry.of_thread(number);
-        let (transactional_id, now) = (config.transactional_id(number), clock.now());
+    pub(super) fn new(number: usize, parts: Arc<Parts<B>>, handover: Arc<Handover<B>>) -> Self {
+        handover.opened();
+        let (committer, last_idle_check) = (Committer::new(number, parts.clone()), parts.now());
         Self {
-            broker,
-            topology,
-            config,
-            provider,
-            clock,
-            registry,
-            observer,
-            transactional_id,
-            plan: None,
-            consumer: None,
-            producer: None,
-            group: None,
-            slots: BTreeMap::new(),
-            last_commit: now,
-            last_idle_check: now,
-            trims: BTreeMap::new(),
-            last_purge: now,
-            is_in_doubt: false,
+            number,
+            parts,
+            handover,
+            fetcher: None,
+            committer,
+            tasks: Vec::new(),
+            starts_again: false,
+            seen: None,
+            last_idle_check,
             backlog: false,
         }
     }
 
-    /// Does what is to be done next: joins the group, restores a piece, processes a batch, commits. Waits for records at most
+    /// Does what is to be done next: takes tasks over or gives them up, processes a batch, commits. Waits for records at most
     /// `max_wait`.
     ///
     /// # Errors
-    /// Where going on would make wrong numbers or an operator has to look. The thread must not be stepped again.
+    /// Where the instance as a whole has to stop. It must not be stepped again.
     pub fn step(&mut self, max_wait: Duration) -> Result<Stepped, StreamsError> {
         match self.try_step(max_wait) {
             Ok(stepped) => Ok(stepped),
             Err(error) => {
-                self.recover(None, error)?;
+                self.recover(&error)?;
                 Ok(Stepped::Troubled)
             }
         }
     }
 
-    /// Commits what has been processed and leaves the group.
+    /// Commits what has been processed and gives up all tasks.
     ///
     /// # Errors
     /// Where the last commit was refused for good; what it held is processed again by whoever goes on.
     pub fn close(mut self) -> Result<(), StreamsError> {
-        let committed = self.commit();
-        if let Err(error) = committed {
-            self.recover(None, error)?;
+        if let Err(error) = self.commit() {
+            self.recover(&error)?;
         }
-        self.drop_all_tasks();
-        if let Some(mut consumer) = self.consumer.take() {
-            // Where it cannot be told, the group finds out by itself.
-            if let Err(error) = consumer.leave() {
-                tracing::warn!(%error, "the group could not be told that this member leaves");
-            }
+        // What was begun and is in doubt is settled before the group is left, if it can be.
+        if self.committer.is_unsettled()
+            && let Err(error) = self.committer.connect()
+        {
+            tracing::warn!(thread = self.number, %error, "what this thread has begun could not be settled: whoever goes on waits for the brokers to end it");
         }
         Ok(())
     }
 
     fn try_step(&mut self, max_wait: Duration) -> Result<Stepped, TaskError> {
-        self.connect()?;
-        self.rebuild_damaged()?;
-        let advanced = self.advance_tasks(max_wait)?;
-        let settled = self.settle()?;
-        // With a store that cannot take what has committed nothing new is read.
-        let derived = settled && self.derive()?;
-        let wait = if advanced || derived || !settled { Duration::ZERO } else { max_wait.min(self.until_commit()) };
-        if settled {
-            self.release()?
-        } else {
-            self.hold()?
-        };
-        // A member that does not poll is taken for dead.
-        let polled = self.poll(wait)?;
-        if settled {
-            self.check_idle()?;
-            if self.commit_is_due() {
-                self.commit()?;
-            }
+        if let Err(error) = self.committer.connect() {
+            // What is not ours any more, or was never begun, waits for no broker.
+            self.let_go_unconnected();
+            return Err(error.into());
         }
-        self.purge();
-        Ok(match (settled, advanced || derived || polled) {
-            (false, _) => Stepped::Troubled,
-            (true, true) => Stepped::Worked,
-            (true, false) => Stepped::Idle,
+        self.start_again()?;
+        self.connect()?;
+        let moved = self.change_hands()?;
+        let settled = self.settle()?;
+        let derived = self.derive()?;
+        let wait = if moved || derived { Duration::ZERO } else { max_wait.min(self.until_commit()) };
+        let polled = self.poll(wait)?;
+        self.check_idle()?;
+        if self.commit_is_due() {
+            self.commit()?;
+        }
+        Ok(match (moved || derived || polled, settled) {
+            (true, _) => Stepped::Worked,
+            (false, false) => Stepped::Troubled,
+            (false, true) => Stepped::Idle,
         })
     }
 
-    /// Makes sure that there are a plan, a member and a producer.
+    /// Makes sure that there is a fetcher, and that it fetches for the tasks that run.
     fn connect(&mut self) -> Result<(), TaskError> {
-        // First of all: it ends the transaction that a process before may have left open, which committed positions are waited for.
-        if self.producer.is_none() {
-            self.producer = Some(self.broker.producer(&self.transactional_id)?);
-        }
-        let plan = match &self.plan {
-            Some(plan) => plan.clone(),
-            None => Arc::new(Plan::prepare(&self.topology, &*self.broker, &self.config)?),
-        };
-        self.plan = Some(plan.clone());
-        if self.consumer.is_none() {
-            self.consumer =
-                Some(self.broker.subscribe(&self.config.application_id, &self.transactional_id, &plan.subscription())?);
+        if self.fetcher.is_none() {
+            self.fetcher = Some(self.parts.broker.fetcher()?);
+            (0..self.tasks.len()).rev().try_for_each(|at| self.fetch_for(at))?;
         }
         Ok(())
     }
 
-    fn poll(&mut self, max_wait: Duration) -> Result<bool, TaskError> {
-        let Some(consumer) = &mut self.consumer else { return Ok(false) };
-        match consumer.poll(max_wait)? {
-            Polled::Nothing => {
-                self.backlog = false;
-                return Ok(false);
+    /// Fetches for a task from where it is, if it runs.
+    fn fetch_for(&mut self, at: usize) -> Result<(), TaskError> {
+        match start(&mut self.fetcher, &self.tasks[at]) {
+            Err(error) if error.kind() == ErrorKind::Stop => self.remedy(at, &error.into()),
+            Err(error) => {
+                tracing::warn!(task = %self.tasks[at].id(), %error, "the task could not be fetched for: the thread fetches anew");
+                self.fetcher = None;
+                Ok(())
             }
-            Polled::Assigned { partitions, group } => {
-                self.group = Some(group);
-                self.registry.put_member(true);
-                for partition in partitions {
-                    self.assign(partition);
-                }
-            }
-            Polled::Revoked { partitions } => {
-                // What they have processed is committed while they are still ours.
-                let committed = self.commit();
-                for partition in partitions {
-                    self.drop_task(&partition);
-                }
-                committed?;
-            }
-            Polled::Lost => {
-                tracing::warn!("the membership was lost: uncommitted work is dropped, and the group joined again");
-                self.drop_all_tasks();
-                self.group = None;
-            }
-            Polled::Batch(batch) => self.process(&batch)?,
+            Ok(()) => Ok(()),
         }
+    }
+
+    /// Takes over the tasks that are for this thread, and lets go of those that are not any more.
+    fn change_hands(&mut self) -> Result<bool, TaskError> {
+        let requested = self.start_requested()?;
+        let version = self.handover.version();
+        if self.seen == Some(version) {
+            return Ok(requested);
+        }
+        self.let_go(|fate| fate == Fate::Lost);
+        for task in self.handover.take_for_thread(self.number) {
+            // One that was lost on the way must not stop what its successor fetches.
+            match self.handover.fate(&task, Some(self.number)) {
+                Fate::Stay => self.take(task)?,
+                Fate::Move(_) => self.handover.pass_to_thread(task),
+                Fate::Return | Fate::Lost => self.handover.pass_to_updater(self.number, task),
+            }
+        }
+        if self.tasks.iter().any(|task| self.handover.fate(task, Some(self.number)) == Fate::Return) {
+            // What they have processed is committed while they are still ours.
+            self.commit()?;
+        }
+        if self.committer.is_unsettled() {
+            // What was begun may still be open: nothing of it is given up before that is settled, which comes with the next turn.
+            return Ok(true);
+        }
+        self.let_go(|fate| fate != Fate::Stay);
+        self.seen = Some(version);
         Ok(true)
     }
 
-    /// Lets nothing be fetched for the tasks that run.
-    fn hold(&mut self) -> Result<(), TaskError> {
-        let Some(consumer) = &mut self.consumer else { return Ok(()) };
-        for (input, slot) in &mut self.slots {
-            if matches!(slot.phase, Phase::Running(_)) && !slot.is_held {
-                consumer.pause(input)?;
-                slot.is_held = true;
+    /// Lets go of what has to go while there is no producer.
+    fn let_go_unconnected(&mut self) {
+        let is_unsettled = self.committer.is_unsettled();
+        self.let_go(|fate| fate == Fate::Lost || (fate == Fate::Return && !is_unsettled));
+        for task in self.handover.take_for_thread(self.number) {
+            match self.handover.fate(&task, Some(self.number)) {
+                Fate::Stay | Fate::Move(_) => self.handover.pass_to_thread(task),
+                Fate::Return | Fate::Lost => self.handover.pass_to_updater(self.number, task),
+            }
+        }
+    }
+
+    /// Starts to run a task, which is lost or on its way to another thread perhaps: the next look at its fate says so.
+    fn take(&mut self, mut task: Task<B>) -> Result<(), TaskError> {
+        if task.state() == TaskState::Restoring {
+            task.run(self.parts.now())?;
+        }
+        self.tasks.push(task);
+        self.fetch_for(self.tasks.len() - 1)
+    }
+
+    /// Lets go of the tasks with such a fate. None is part of a transaction now.
+    fn let_go(&mut self, goes: impl Fn(Fate) -> bool) {
+        for at in (0..self.tasks.len()).rev() {
+            let fate = self.handover.fate(&self.tasks[at], Some(self.number));
+            if !goes(fate) {
+                continue;
+            }
+            let task = self.remove(at);
+            match fate {
+                // With all that it has not committed.
+                Fate::Move(_) => self.handover.pass_to_thread(task),
+                // To close a store takes a while, and is not for a thread that counts.
+                Fate::Stay | Fate::Return | Fate::Lost => self.handover.pass_to_updater(self.number, task),
+            }
+        }
+    }
+
+    /// Takes a task out of this thread's hands: nothing is fetched for it any more.
+    fn remove(&mut self, at: usize) -> Task<B> {
+        let task = self.tasks.remove(at);
+        if let Some(fetcher) = &mut self.fetcher {
+            task.inputs().iter().for_each(|input| fetcher.stop(input));
+        }
+        task
+    }
+
+    /// Gives a task back to be looked up again.
+    fn start_task_again(&mut self, at: usize, reason: Option<&str>) -> Result<(), TaskError> {
+        let mut task = self.remove(at);
+        task.reopen()?;
+        if let Some(reason) = reason {
+            task.put_trouble(reason);
+        }
+        self.handover.pass_to_updater(self.number, task);
+        Ok(())
+    }
+
+    /// After a transaction whose outcome was unknown, and is settled by now.
+    fn start_again(&mut self) -> Result<(), TaskError> {
+        while self.starts_again {
+            match self.tasks.iter().position(|task| task.state() != TaskState::Quarantined) {
+                Some(at) => self.start_task_again(at, None)?,
+                None => self.starts_again = false,
             }
         }
         Ok(())
     }
 
-    /// Lets the tasks that were held go on.
-    fn release(&mut self) -> Result<(), TaskError> {
-        let Some(consumer) = &mut self.consumer else { return Ok(()) };
-        for (input, slot) in &mut self.slots {
-            if let Phase::Running(task) = &slot.phase
-                && slot.is_held
-            {
-                consumer.start(input, task.position())?;
-                slot.is_held = false;
+    /// Gives back the tasks whose store a query has found damaged, and those that an operator lets try again.
+    fn start_requested(&mut self) -> Result<bool, TaskError> {
+        let mut requested = false;
+        for at in (0..self.tasks.len()).rev() {
+            let task = &mut self.tasks[at];
+            if task.take_damaged() {
+                tracing::warn!(task = %task.id(), "a query has found the store damaged: it is rebuilt from its changelog");
+                task.discards_store = true;
+            } else if task.state() == TaskState::Quarantined && self.parts.registry.take_retry(task.id()) {
+                task.retry()?;
+            } else {
+                continue;
+            }
+            requested = true;
+            self.start_task_again(at, None)?;
+        }
+        Ok(requested)
+    }
+
+    fn poll(&mut self, max_wait: Duration) -> Result<bool, TaskError> {
+        let Some(fetcher) = &mut self.fetcher else { return Ok(false) };
+        let fetched = match fetcher.poll(max_wait) {
+            Err(error) if error.kind() == ErrorKind::Fenced => {
+                tracing::warn!(thread = self.number, %error, "the thread fetches anew");
+                self.fetcher = None;
+                return Ok(true);
+            }
+            fetched => fetched?,
+        };
+        match fetched {
+            Fetched::Nothing => {
+                self.backlog = false;
+                Ok(false)
+            }
+            Fetched::Batch(batch) => self.process(&batch).map(|()| true),
+            Fetched::Failed(partition, error) => {
+                match self.tasks.iter().position(|task| task.inputs().contains(&partition)) {
+                    Some(at) => self.remedy(at, &error.into())?,
+                    None => tracing::debug!(%partition, %error, "a partition that nobody reads any more could not be fetched"),
+                }
+                Ok(true)
             }
         }
-        Ok(())
     }
 
-    fn assign(&mut self, input: TopicPartition) {
-        let Some((id, _)) = self.plan.as_ref().and_then(|plan| plan.task(&input)) else { return };
-        let state = TaskState::Created;
-        let status =
-            TaskStatus { id, input: input.clone(), state, restore: None, committed: None, stream_time: None, trouble: None };
-        self.registry.put_task(status);
-        self.slots.insert(input, Slot::new(id, self.clock.now()));
-    }
-
-    fn process(&mut self, batch: &<B::Consumer as Consumer>::Batch) -> Result<(), TaskError> {
-        let Some(slot) = self.slots.get_mut(batch.partition()) else { return Ok(()) };
-        let Phase::Running(task) = &mut slot.phase else { return Ok(()) };
+    fn process(&mut self, batch: &<B::Fetcher as Fetcher>::Batch) -> Result<(), TaskError> {
+        // A task that was let go of meanwhile has stopped fetching, but what it had fetched may lie here.
+        let Some(at) = self.tasks.iter().position(|task| task.inputs().contains(batch.partition())) else { return Ok(()) };
         let mut records = Vec::new();
-        batch.records(&mut records)?;
-        self.backlog = records.len() >= BACKLOG_RECORDS;
-        slot.last_record_at = self.clock.now();
-        task.process(&records, batch.next_offset())
+        let processed = batch.records(&mut records).map_err(TaskError::from).and_then(|()| {
+            let task = &mut self.tasks[at];
+            self.backlog = records.len() >= BACKLOG_RECORDS;
+            if !records.is_empty() {
+                task.last_record_at = Some(self.parts.clock.now());
+            }
+            task.running_mut().map_or(Ok(()), |running| running.process(&records, batch.next_offset()))
+        });
+        processed.or_else(|error| self.remedy(at, &error))
     }
 
     /// How long until what is uncommitted is due.
     fn until_commit(&self) -> Duration {
-        if !self.running_tasks().any(|task| task.wants_commit()) {
+        if !self.tasks.iter().filter_map(Task::running).any(|running| running.wants_commit()) {
             return Duration::MAX;
         }
-        let since = self.clock.now().0.saturating_sub(self.last_commit.0);
+        let since = self.parts.now().0.saturating_sub(self.committer.last_commit.0);
         self.commit_interval().saturating_sub(Duration::from_millis(since.max(0) as u64))
     }
 
     fn commit_interval(&self) -> Duration {
-        if self.backlog { self.config.commit_interval_backlog } else { self.config.commit_interval }
+        let config = &self.parts.config;
+        if self.backlog { config.commit_interval_backlog } else { config.commit_interval }
     }
 
     fn commit_is_due(&self) -> bool {
-        let since = self.clock.now().0.saturating_sub(self.last_commit.0);
-        if since < 0 || since >= self.commit_interval().as_millis() as i64 {
+        if !self.parts.is_before(self.committer.last_commit, self.commit_interval().as_millis() as i64) {
             return true;
         }
-        let bytes: usize = self.running_tasks().map(|task| task.uncommitted_bytes()).sum();
-        bytes >= self.config.uncommitted_bytes
+        let bytes: usize = self.tasks.iter().filter_map(Task::running).map(|running| running.uncommitted_bytes()).sum();
+        bytes >= self.parts.config.uncommitted_bytes
+    }
+
+    /// Commits the work of all tasks that run, and lets the stores take it.
+    fn commit(&mut self) -> Result<(), TaskError> {
+        // Tasks of another membership have been lost, and go with the next turn.
+        let Some((membership, fence)) = self.handover.proof() else { return Ok(()) };
+        let ours = self.tasks.iter_mut().filter(|task| task.membership() == membership);
+        let outcome = self.committer.commit(ours.collect(), &fence);
+        self.handover.put_trims(self.committer.take_trims());
+        self.rewind()?;
+        for (id, error) in self.committer.take_failed() {
+            if let Some(at) = self.tasks.iter().position(|task| task.id() == id && task.membership() == membership) {
+                self.remedy(at, &error)?;
+            }
+        }
+        outcome
+    }
+
+    /// Fetches again from where the tasks were taken back to.
+    fn rewind(&mut self) -> Result<(), TaskError> {
+        for id in self.committer.take_rewound() {
+            if let Some(at) = self.tasks.iter().position(|task| task.id() == id) {
+                self.fetch_for(at)?;
+            }
+        }
+        Ok(())
     }
 
     /// Lets the stores take what has committed but could not be written. False where one still cannot.
-    pub(super) fn settle(&mut self) -> Result<bool, TaskError> {
-        let unsettled = |slot: &Slot<B>| matches!(&slot.phase, Phase::Running(task) if task.is_unsettled());
-        let inputs: Vec<_> = self.slots.iter().filter(|(_, slot)| unsettled(slot)).map(|(input, _)| input.clone()).collect();
+    fn settle(&mut self) -> Result<bool, TaskError> {
         let mut settled = true;
-        for input in inputs {
-            let Some(Phase::Running(task)) = self.slots.get_mut(&input).map(|slot| &mut slot.phase) else { continue };
-            let outcome = task.settle();
-            settled &= outcome.is_ok();
-            self.settled(&input, outcome)?;
+        for at in (0..self.tasks.len()).rev() {
+            let waits = self.tasks[at].is_waiting(self.parts.now());
+            let Some(suspended) = self.tasks[at].suspended_mut() else { continue };
+            if waits {
+                settled = false;
+                continue;
+            }
+            match suspended.settle() {
+                Ok(()) => {
+                    self.tasks[at].resume()?;
+                    self.fetch_for(at)?;
+                }
+                Err(error) => {
+                    settled = false;
+                    self.tasks[at].waits = Some((self.parts.now(), SETTLE_PAUSE_MS));
+                    self.remedy(at, &error)?;
+                }
+            }
         }
         Ok(settled)
     }
 
-    /// A store has taken what has committed, or could not.
-    pub(super) fn settled(&mut self, input: &TopicPartition, outcome: Result<(), TaskError>) -> Result<(), TaskError> {
-        let Some(slot) = self.slots.get_mut(input) else { return Ok(()) };
-        match outcome {
-            Ok(()) => {
-                if slot.state == TaskState::Suspended {
-                    slot.go(TaskState::Running, &self.registry)?;
-                }
-                self.publish_committed(input);
-                Ok(())
+    /// Lets one task do a piece of what is made of committed state. Says whether there was any.
+    fn derive(&mut self) -> Result<bool, TaskError> {
+        for at in 0..self.tasks.len() {
+            match self.tasks[at].running_mut().map_or(Ok(false), |running| running.derive()) {
+                Ok(false) => {}
+                Ok(true) => return Ok(true),
+                Err(error) => return self.remedy(at, &error).map(|()| true),
             }
-            Err(error) => {
-                if slot.state == TaskState::Running {
-                    slot.go(TaskState::Suspended, &self.registry)?;
+        }
+        Ok(false)
+    }
+
+    /// Asks now and then whether the source partitions that are silent have come to their end, and lets those that have follow the
+    /// others. That is committed at once: what comes later is judged by it, before and after a restart alike.
+    fn check_idle(&mut self) -> Result<(), TaskError> {
+        let Some(timeout_ms) = self.parts.config.idle_timeout.map(|timeout| timeout.as_millis() as i64) else { return Ok(()) };
+        let now = self.parts.now();
+        let mut fell = false;
+        let is_silent = |task: &Task<B>| task.last_record_at.is_none_or(|at| now.0 - at.0 >= timeout_ms);
+        for task in self.tasks.iter_mut().filter(|task| is_silent(task)) {
+            let input = task.input().clone();
+            let Some(running) = task.running_mut().filter(|running| running.is_idle().is_some()) else { continue };
+            let answer = self.handover.take_idle(&input).filter(|idle| (0..timeout_ms).contains(&(now.0 - idle.asked_at.0)));
+            let Some(idle) = answer.filter(|idle| running.position() >= idle.end) else { continue };
+            running.fall_idle(idle.others);
+            fell |= running.wants_commit();
+        }
+        if !self.parts.is_before(self.last_idle_check, (timeout_ms / 4).max(1)) {
+            self.last_idle_check = now;
+            let silent = self
+                .tasks
+                .iter()
+                .filter(|task| is_silent(task) && task.running().is_some_and(|running| running.is_idle().is_some()));
+            self.handover.ask_if_idle(silent.map(|task| task.input().clone()));
+        }
+        if fell { self.commit() } else { Ok(()) }
+    }
+
+    /// Does what the error of a task asks for. The others go on.
+    fn remedy(&mut self, at: usize, error: &TaskError) -> Result<(), TaskError> {
+        let (remedy, reason) = (Remedy::of(error)?, error.to_string());
+        let task = &mut self.tasks[at];
+        let id = task.id();
+        match remedy {
+            Remedy::Wait => {
+                match error {
+                    TaskError::Store(_) => tracing::warn!(task = %id, reason, "a store is out of order for now"),
+                    _ => tracing::warn!(task = %id, reason, "the task cannot go on for now"),
                 }
-                self.publish_suspended(input);
-                self.recover(Some(input), error).map_err(|error| TaskError::Stop(error.0))
+                if task.running().is_some_and(|running| running.unapplied_changes() > 0) {
+                    task.suspend()?;
+                    self.stop_fetching(at);
+                }
             }
+            Remedy::StartAgain => {
+                tracing::warn!(task = %id, reason, "the task looks up again what is committed");
+                task.hold_off(broker_error(error).and_then(|error| error.partition().cloned()), self.parts.now());
+                return self.start_task_again(at, Some(&reason));
+            }
+            Remedy::Rebuild => {
+                tracing::warn!(task = %id, reason, "the store is damaged: it is rebuilt from its changelog");
+                task.discards_store = true;
+                return self.start_task_again(at, Some(&reason));
+            }
+            Remedy::Quarantine => {
+                task.quarantine(&reason, self.parts.now())?;
+                self.stop_fetching(at);
+            }
+        }
+        self.tasks[at].put_trouble(&reason);
+        Ok(())
+    }
+
+    fn stop_fetching(&mut self, at: usize) {
+        if let Some(fetcher) = &mut self.fetcher {
+            self.tasks[at].inputs().iter().for_each(|input| fetcher.stop(input));
         }
     }
 
-    pub(super) fn running_tasks(&self) -> impl Iterator<Item = &dyn crate::task::stream_task::StreamTask> {
-        self.slots.values().filter_map(|slot| match &slot.phase {
-            Phase::Running(task) => Some(&**task),
-            _ => None,
-        })
-    }
-
-    /// Does what the error asks for; an error that asks for a person ends the thread.
-    pub(super) fn recover(&mut self, input: Option<&TopicPartition>, error: TaskError) -> Result<(), StreamsError> {
-        let message = error.to_string();
+    /// Does what an error asks for that concerns all tasks of the thread.
+    fn recover(&mut self, error: &TaskError) -> Result<(), StreamsError> {
+        match broker_error(error) {
+            Some(broker) => {
+                tracing::warn!(thread = self.number, error = %broker, kind = ?broker.kind(), "the broker refused or failed")
+            }
+            None => tracing::warn!(thread = self.number, %error, "the thread could not go on"),
+        }
         match error {
-            TaskError::Stop(_) => return Err(StreamsError(message)),
-            TaskError::Broker(error) => self.recover_broker(&error)?,
-            TaskError::Store(error) => match (error.kind(), input) {
-                (StoreErrorKind::Stop, _) | (StoreErrorKind::Corrupt, None) => return Err(StreamsError(message)),
-                (StoreErrorKind::Corrupt, Some(input)) => self.rebuild(&input.clone()).map_err(StreamsError::new)?,
-                (StoreErrorKind::Retry, _) => tracing::warn!(error = message, "a store is out of order for now"),
-            },
-        }
-        for slot in self.slots.values() {
-            self.registry.update_task(slot.id, |status| status.trouble = Some(message.clone()));
-        }
-        Ok(())
-    }
-
-    fn recover_broker(&mut self, error: &BrokerError) -> Result<(), StreamsError> {
-        tracing::warn!(%error, kind = ?error.kind(), "the broker refused or failed");
-        match error.kind() {
-            // A commit that failed has gone back already.
-            ErrorKind::Retry | ErrorKind::AbortTransaction => {}
-            ErrorKind::Fenced => {
-                self.drop_all_tasks();
-                (self.consumer, self.producer, self.group) = (None, None, None);
-            }
-            ErrorKind::OutcomeUnknown => {
+            TaskError::Halt(_) | TaskError::Stop(_) => return Err(StreamsError::new(error)),
+            error if is_undecided(error) => {
                 // A new producer settles what the old one began; every task then starts from what is committed.
-                self.producer = None;
-                self.reopen_all_tasks().map_err(StreamsError::new)?;
+                self.committer.discard_producer();
+                self.fetcher = None;
+                self.starts_again = true;
             }
-            ErrorKind::OffsetOutOfRange | ErrorKind::Stop => return Err(StreamsError::new(error)),
+            TaskError::Broker(broker) if broker.kind() == ErrorKind::Stop => return Err(StreamsError::new(broker)),
+            TaskError::Broker(_) | TaskError::Store(_) => {}
         }
+        let reason = error.to_string();
+        self.tasks.iter().filter(|task| task.state() != TaskState::Quarantined).for_each(|task| task.put_trouble(&reason));
         Ok(())
-    }
-
-    /// The membership is gone, or about to go.
-    fn drop_all_tasks(&mut self) {
-        self.registry.put_member(false);
-        let inputs: Vec<_> = self.slots.keys().cloned().collect();
-        for input in inputs {
-            self.drop_task(&input);
-        }
-    }
-
-    pub(super) fn drop_task(&mut self, input: &TopicPartition) {
-        let Some(slot) = self.slots.remove(input) else { return };
-        tracing::debug!(task = %slot.id, state = %slot.state, "the task is closed");
-        self.registry.remove_task(slot.id);
-        self.forget_store(input);
-    }
-
-    pub(super) fn forget_store(&self, input: &TopicPartition) {
-        if let Some(kept) = self.plan.as_ref().and_then(|plan| plan.kept(input)) {
-            self.registry.remove_store(&kept.spec.store, input.partition);
-        }
     }
 }
 
-impl<B: Broker> Slot<B> {
-    fn new(id: TaskId, now: Timestamp) -> Self {
-        let (state, phase) = (TaskState::Created, Phase::Opening);
-        Self { id, state, phase, last_record_at: now, discard_store: false, is_held: false, waits: None }
+/// Fetches for a task from where it is, if it runs.
+fn start<F: Fetcher, B: Broker<Fetcher = F>>(fetcher: &mut Option<F>, task: &Task<B>) -> Result<(), BrokerError> {
+    match (fetcher, task.running()) {
+        (Some(fetcher), Some(running)) => fetcher.start(task.input(), running.position()),
+        // It is started with the next fetcher, or when it runs again.
+        _ => Ok(()),
     }
+}
 
-    /// Whether it is to try again to start. A clock that was set back keeps nothing waiting.
-    pub(super) fn may_start(&self, now: Timestamp) -> bool {
-        self.waits.is_none_or(|(since, most)| !(0..most).contains(&(now.0 - since.0)))
-    }
-
-    /// Goes to another state, as the table of [`TaskState`] allows.
-    pub(super) fn go(&mut self, to: TaskState, registry: &Registry) -> Result<(), TaskError> {
-        self.state = self.state.transition(to).map_err(|illegal| TaskError::Stop(illegal.to_string()))?;
-        registry.update_task(self.id, |status| {
-            status.state = to;
-            status.trouble = None;
-        });
-        Ok(())
+impl<B: Broker> Drop for StreamThread<B> {
+    fn drop(&mut self) {
+        self.tasks.drain(..).for_each(|task| self.handover.give_up(task));
+        self.handover.take_for_thread(self.number).into_iter().for_each(|task| self.handover.give_up(task));
+        self.handover.closed();
     }
 }

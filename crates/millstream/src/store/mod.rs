@@ -11,6 +11,7 @@ pub use window_store::{FORMAT, StoreIdentity, WindowTotals};
 use std::ops::ControlFlow;
 use std::sync::Arc;
 
+use crate::kept::Kept;
 use crate::record::Partition;
 
 /// The key spaces of a state store. What a write puts into several becomes visible, and durable, together; and what was written
@@ -69,11 +70,13 @@ pub enum StoreChange<'a> {
     DeleteRange(Space, &'a [u8], &'a [u8]),
 }
 
-/// Changes that take effect together, in order. Holds its keys and values in one buffer, which [`StoreBatch::clear`] keeps.
+/// Changes that take effect together, in order. Holds its keys and values in one buffer, which [`StoreBatch::clear`] keeps unless it
+/// was a peak.
 #[derive(Debug, Default)]
 pub struct StoreBatch {
     bytes: Vec<u8>,
     changes: Vec<(Op, Space, usize, usize)>,
+    kept: Kept,
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -123,8 +126,14 @@ impl StoreBatch {
         self.changes.is_empty()
     }
 
-    /// Forgets the changes and keeps the memory.
+    /// Forgets the changes, and keeps the memory that the next ones usually need.
     pub fn clear(&mut self) {
+        let bytes = |bytes: usize, changes: usize| bytes + changes * size_of::<(Op, Space, usize, usize)>();
+        let in_use = bytes(self.bytes.len(), self.changes.len());
+        if self.kept.gives_back(in_use, bytes(self.bytes.capacity(), self.changes.capacity())) {
+            *self = Self { kept: self.kept, ..Self::default() };
+            return;
+        }
         self.bytes.clear();
         self.changes.clear();
     }
@@ -193,5 +202,22 @@ impl StoreError {
     /// What the caller must do.
     pub fn kind(&self) -> StoreErrorKind {
         self.kind
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_batch_gives_back_what_a_peak_needed() {
+        let mut batch = StoreBatch::new();
+        let mut filled = |rows: usize| {
+            (0..rows).for_each(|_| batch.put(Space::Rows, b"key", &[7; 100]));
+            batch.clear();
+            batch.bytes.capacity()
+        };
+        assert!(filled(100) >= 100 * 103);
+        assert_eq!(filled(10_000), 0);
     }
 }

@@ -1,6 +1,7 @@
 //! A window store: rows by (window, key), the totals of each window, and the changelog position that all of it stands for.
 //!
-//! Meta keys: `i` the identity (JSON) · `o` the position of the task's input committed last with it (`i64`) · `p` the position (`i64`) · `w ‖ i64 window start` the window's totals
+//! Meta keys: `i` the identity (JSON) · `o` the position of the task's input committed last with it (`i64`) · `p` the position (`i64`) ·
+//! `t` the topic that `o` is a position in (16 bytes) · `w ‖ i64 window start` the window's totals
 //! (`u8 1 ‖ varint rows ‖ zigzag weight ‖ varint first changelog offset`). Integers are big-endian unless said otherwise.
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -17,6 +18,7 @@ use crate::varint;
 const IDENTITY: &[u8] = b"i";
 const INPUT: &[u8] = b"o";
 const POSITION: &[u8] = b"p";
+const INPUT_TOPIC: &[u8] = b"t";
 const TOTALS: u8 = b'w';
 const TOTALS_VERSION: u8 = 1;
 
@@ -76,6 +78,7 @@ pub(crate) struct WindowStore {
     identity: Option<StoreIdentity>,
     position: Option<Offset>,
     input: Option<Offset>,
+    input_topic: Option<Vec<u8>>,
     windows: BTreeMap<Timestamp, WindowTotals>,
     /// The windows without a ranking, final or not.
     unranked: BTreeSet<Timestamp>,
@@ -85,7 +88,7 @@ impl WindowStore {
     /// Reads what the store knows about itself.
     pub(crate) fn open(store: Arc<dyn StateStore>) -> Result<Self, StoreError> {
         let (mut windows, mut unranked) = (BTreeMap::new(), BTreeSet::new());
-        let (identity, position, input) = {
+        let (identity, position, input, input_topic) = {
             let snapshot = store.snapshot();
             let offset = |key| -> Result<Option<Offset>, StoreError> {
                 let Some(bytes) = snapshot.get(Space::Meta, key)? else { return Ok(None) };
@@ -102,9 +105,9 @@ impl WindowStore {
                     unranked.remove(&start);
                 }
             })?;
-            (StoreIdentity::read(&*snapshot)?, position, input)
+            (StoreIdentity::read(&*snapshot)?, position, input, snapshot.get(Space::Meta, INPUT_TOPIC)?)
         };
-        Ok(Self { store, identity, position, input, windows, unranked })
+        Ok(Self { store, identity, position, input, input_topic, windows, unranked })
     }
 
     pub(crate) fn identity(&self) -> Option<&StoreIdentity> {
@@ -123,6 +126,22 @@ impl WindowStore {
     /// The position of the task's input that was committed last with what the store holds; none before the first commit here.
     pub(crate) fn input(&self) -> Option<Offset> {
         self.input
+    }
+
+    /// The task's input is that topic from here on. What is known of a position in another one is forgotten.
+    pub(crate) fn read_from(&mut self, topic: [u8; 16]) -> Result<(), StoreError> {
+        if self.input_topic.as_deref() == Some(&topic) {
+            return Ok(());
+        }
+        let mut batch = StoreBatch::new();
+        batch.put(Space::Meta, INPUT_TOPIC, &topic);
+        if self.input_topic.is_some() {
+            batch.delete(Space::Meta, INPUT);
+        }
+        self.store.write(&batch)?;
+        self.input = self.input.filter(|_| self.input_topic.is_none());
+        self.input_topic = Some(topic.to_vec());
+        Ok(())
     }
 
     pub(crate) fn windows(&self) -> &BTreeMap<Timestamp, WindowTotals> {
@@ -229,12 +248,11 @@ impl WindowStore {
         self.unranked.remove(&start);
     }
 
-    /// The changelog offset before which nothing is needed any more to restore the store. Flushes first, so that this
-    /// holds after a crash too.
-    pub(crate) fn needed_from(&self) -> Result<Option<Offset>, StoreError> {
-        self.store.flush()?;
+    /// The changelog offset before which nothing is needed any more to restore the store as it is now. After a crash it may not be as it
+    /// is now: a flush that begins after this makes it hold then too.
+    pub(crate) fn needed_from(&self) -> Option<Offset> {
         let first = self.windows.values().map(|totals| totals.first_offset).min();
-        Ok(first.or(self.position).min(self.position))
+        first.or(self.position).min(self.position)
     }
 
     /// Visits up to `limit` rows of a window behind `after`, and says whether the window ends there.
@@ -328,12 +346,17 @@ mod tests {
         let changes = BTreeMap::from([(Timestamp(0), change(1, 5, 3)), (Timestamp(10), change(2, 7, 4))]);
         store.apply(&mut batch, &changes, Offset(9), Some(Offset(77))).unwrap();
         store.apply(&mut batch, &BTreeMap::from([(Timestamp(10), change(0, 1, 9))]), Offset(10), None).unwrap();
-        assert_eq!(store.needed_from().unwrap(), Some(Offset(3)));
+        assert_eq!(store.needed_from(), Some(Offset(3)));
         assert!(store.expire(Timestamp(10)).unwrap());
 
         let reopened = WindowStore::open(memory.clone()).unwrap();
         assert_eq!((reopened.position(), reopened.input()), (Some(Offset(10)), Some(Offset(77))));
-        assert_eq!(reopened.needed_from().unwrap(), Some(Offset(4)));
+        assert_eq!(reopened.needed_from(), Some(Offset(4)));
+        let mut moved = WindowStore::open(memory.clone()).unwrap();
+        moved.read_from([1; 16]).unwrap();
+        assert_eq!(moved.input(), Some(Offset(77)), "what it was a position in was not said");
+        moved.read_from([2; 16]).unwrap();
+        assert_eq!((moved.input(), WindowStore::open(memory.clone()).unwrap().input()), (None, None));
         let expected = WindowTotals { rows: 2, weight: 8, first_offset: Offset(4) };
         assert_eq!(reopened.windows(), &BTreeMap::from([(Timestamp(10), expected)]));
         let mut rows = Vec::new();

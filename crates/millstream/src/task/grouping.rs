@@ -3,18 +3,21 @@
 
 use std::sync::Arc;
 
-use super::side_output::SideOutput;
+use super::side_output::{Fate, SideOutput};
 use super::table::Table;
 use super::{TaskError, repartition::Partial};
 use crate::partitioner::partition_for_key;
 use crate::record::{Record, Timestamp};
 use crate::store::row;
 use crate::time::{SourceProgress, TimeWindows};
-use crate::topology::aggregation::{Add, Aggregation};
+use crate::topology::aggregation::{Add, Aggregation, EncodeError};
 use crate::topology::chain::{Chain, KeySelector};
 
 /// A windowed aggregate of a topology.
 pub(crate) trait Grouping: Send + Sync {
+    /// Whether its rows are counts.
+    fn holds_counts(&self) -> bool;
+
     /// An empty table of partial aggregates.
     fn partials(self: Arc<Self>) -> Box<dyn Partials>;
 
@@ -89,6 +92,20 @@ pub(crate) struct WindowedGrouping<C, S, D, A> {
     pub(crate) add: D,
     pub(crate) aggregation: A,
     pub(crate) windows: TimeWindows,
+    /// The store's name.
+    pub(crate) store: Arc<str>,
+}
+
+impl<C, S, D, A: Aggregation> WindowedGrouping<C, S, D, A> {
+    /// The error for an aggregate that cannot be written.
+    #[cold]
+    fn unwritable(&self, start: Timestamp, key: &[u8], reason: &EncodeError) -> TaskError {
+        let (store, key) = (&self.store, String::from_utf8_lossy(key));
+        TaskError::Stop(format!(
+            "the aggregate of key {key:?} in the window from {start} cannot be kept in store {store}: {reason}; the commit was given up, \
+             and nothing of it was sent or stored: mend the serde of the aggregate, or what the aggregate is made by, and let the task try again"
+        ))
+    }
 }
 
 impl<C, S, D, A> Grouping for WindowedGrouping<C, S, D, A>
@@ -98,23 +115,24 @@ where
     D: Add<A::Acc, C>,
     A: Aggregation,
 {
+    fn holds_counts(&self) -> bool {
+        A::HOLDS_COUNTS
+    }
+
     fn partials(self: Arc<Self>) -> Box<dyn Partials> {
         Box::new(GroupedPartials { grouping: self, table: Table::new(), scratch: Vec::new(), value: Vec::new() })
     }
 
     fn row_of_changelog(&self, start: Timestamp, latest: Timestamp, value: &[u8]) -> Option<(Vec<u8>, i64)> {
-        let acc = self.aggregation.decode(value)?;
         let mut bytes = Vec::new();
         row::encode_head(start, latest, &mut bytes);
-        self.aggregation.encode_compact(&acc, &mut bytes);
-        Some((bytes, self.aggregation.weight(&acc)))
+        let weight = self.aggregation.compact(value, &mut bytes)?;
+        Some((bytes, weight))
     }
 
     fn output_of_row(&self, start: Timestamp, row: &[u8], into: &mut Vec<u8>) -> Option<(Timestamp, i64)> {
         let (latest, compact) = row::decode(start, row)?;
-        let acc = self.aggregation.decode_compact(compact)?;
-        self.aggregation.encode(&acc, into);
-        Some((latest, self.aggregation.weight(&acc)))
+        Some((latest, self.aggregation.expand(compact, into)?))
     }
 }
 
@@ -132,41 +150,38 @@ where
     D: Add<A::Acc, C>,
     A: Aggregation,
 {
-    fn process(&mut self, records: &[Record<'_>], intake: &mut Intake<'_>) -> Result<(), TaskError> {
+    fn process<'r>(&mut self, records: &[Record<'r>], intake: &mut Intake<'_>) -> Result<(), TaskError> {
         let Self { grouping, table, .. } = self;
-        let WindowedGrouping { chain, selector, add, aggregation, windows } = &**grouping;
+        let chain = &grouping.chain;
         let Intake { progress, side, keyed_partitions } = intake;
         side.counters.read += records.len() as u64;
-        // Neighbouring records mostly fall into one window: spare them the division.
-        let mut window = (Timestamp(0), Timestamp(0));
-        let mut misplaced = None;
+        let mut adder =
+            Adder { grouping, table, window: Default::default(), keyed_partitions: *keyed_partitions, misplaced: None };
+        // What operators made of one record, where that may be more than one thing; empty and never grown where it may not.
+        let mut outputs: Vec<(C::Key<'r>, C::Value<'r>)> = Vec::new();
         for record in records {
-            let outcome = chain.process(record, &mut |timestamp, key, value| {
-                if timestamp < window.0 || timestamp >= window.1 {
-                    window.0 = windows.start_of(timestamp);
-                    window.1 = windows.end_of(window.0);
-                }
-                if progress.is_late(window.1) {
-                    return side.late(record);
-                }
-                let added = selector.with_key(&key, &value, |key| {
-                    let (entry, is_new) = table.entry(window.0, key, || aggregation.init());
-                    entry.latest = entry.latest.max(timestamp);
-                    add.add(&mut entry.acc, &value);
-                    if is_new && let Some(partitions) = *keyed_partitions {
-                        misplaced = misplaced.take().or_else(|| misplacement(record, key, partitions, side));
+            let mut fate = Fate::Filtered;
+            let processed = match C::FANS_OUT {
+                false => chain.process(record, &mut |timestamp, key, value| {
+                    fate = adder.add(record, timestamp, &key, &value, progress, side);
+                }),
+                true => {
+                    outputs.clear();
+                    let processed = chain.process(record, &mut |_, key, value| outputs.push((key, value)));
+                    if let (Ok(timestamp), false) = (&processed, outputs.is_empty()) {
+                        fate = adder.add_all(record, *timestamp, &outputs, progress, side);
                     }
-                });
-                match added {
-                    Some(()) => side.counters.counted += 1,
-                    None => side.dead_letter(record, "key is null"),
+                    processed
                 }
-            });
-            match outcome {
-                Ok(timestamp) => progress.observe(timestamp),
+            };
+            match processed {
+                Ok(timestamp) => {
+                    side.settle(record, fate);
+                    progress.observe(timestamp);
+                }
                 Err(rejection) => side.dead_letter(record, rejection.reason()),
             }
-            if let Some(misplaced) = misplaced.take() {
+            if let Some(misplaced) = adder.misplaced.take() {
                 return Err(TaskError::Stop(misplaced));
             }
         }
@@ -194,8 +209,9 @@ where
     fn drain(&mut self, visit: &mut VisitPartial<'_>) -> Result<(), TaskError> {
         for entry in self.table.entries() {
             self.scratch.clear();
-            self.grouping.aggregation.encode_compact(&entry.acc, &mut self.scratch);
             let key = self.table.key(entry);
+            let encoded = self.grouping.aggregation.encode_compact(&entry.acc, &mut self.scratch);
+            encoded.map_err(|reason| self.grouping.unwritable(entry.start, key, &reason))?;
             visit(&Partial { key, start: entry.start, latest: entry.latest, acc: &self.scratch })?;
         }
         self.table.clear();
@@ -228,9 +244,9 @@ where
             }
             scratch.clear();
             row::encode_head(entry.start, latest, scratch);
-            aggregation.encode_compact(&acc, scratch);
             value.clear();
-            aggregation.encode(&acc, value);
+            let encoded = aggregation.encode_both(&acc, scratch, value);
+            encoded.map_err(|reason| grouping.unwritable(entry.start, key, &reason))?;
             visit(ChangedRow {
                 start: entry.start,
                 key,
@@ -253,6 +269,99 @@ where
 
     fn clear(&mut self) {
         self.table.clear();
+    }
+}
+
+/// Adds the records of a batch to a table. Each goes in whole or not at all.
+struct Adder<'a, C, S, D, A: Aggregation> {
+    grouping: &'a WindowedGrouping<C, S, D, A>,
+    table: &'a mut Table<A::Acc>,
+    /// Start and end of the window of the record before. Neighbouring records mostly fall into one: it spares them the division.
+    window: (Timestamp, Timestamp),
+    keyed_partitions: Option<u32>,
+    /// What is wrong with the place of the first record that is not where it belongs.
+    misplaced: Option<String>,
+}
+
+impl<C, S, D, A> Adder<'_, C, S, D, A>
+where
+    C: Chain,
+    S: KeySelector<C>,
+    D: Add<A::Acc, C>,
+    A: Aggregation,
+{
+    /// Adds a record of which one thing came out.
+    #[inline]
+    fn add<'r>(
+        &mut self,
+        record: &Record<'r>,
+        timestamp: Timestamp,
+        key: &C::Key<'r>,
+        value: &C::Value<'r>,
+        progress: &SourceProgress,
+        side: &SideOutput,
+    ) -> Fate {
+        if self.is_late(timestamp, progress) {
+            return Fate::Late;
+        }
+        match self.add_to_window(record, timestamp, key, value, side) {
+            Some(()) => Fate::Counted,
+            None => Fate::NullKey,
+        }
+    }
+
+    /// Adds a record of which those came out.
+    fn add_all<'r>(
+        &mut self,
+        record: &Record<'r>,
+        timestamp: Timestamp,
+        outputs: &[(C::Key<'r>, C::Value<'r>)],
+        progress: &SourceProgress,
+        side: &SideOutput,
+    ) -> Fate {
+        if self.is_late(timestamp, progress) {
+            return Fate::Late;
+        }
+        if outputs.iter().any(|(key, value)| self.grouping.selector.with_key(key, value, |_| ()).is_none()) {
+            return Fate::NullKey;
+        }
+        for (key, value) in outputs {
+            self.add_to_window(record, timestamp, key, value, side);
+        }
+        Fate::Counted
+    }
+
+    /// Finds the window, and says whether it is closed.
+    #[inline]
+    fn is_late(&mut self, timestamp: Timestamp, progress: &SourceProgress) -> bool {
+        if timestamp < self.window.0 || timestamp >= self.window.1 {
+            let windows = &self.grouping.windows;
+            self.window.0 = windows.start_of(timestamp);
+            self.window.1 = windows.end_of(self.window.0);
+        }
+        progress.is_late(self.window.1)
+    }
+
+    /// Adds to the window that was found; none where the key is null.
+    #[inline]
+    fn add_to_window<'r>(
+        &mut self,
+        record: &Record<'r>,
+        timestamp: Timestamp,
+        key: &C::Key<'r>,
+        value: &C::Value<'r>,
+        side: &SideOutput,
+    ) -> Option<()> {
+        let Self { grouping, table, window, keyed_partitions, misplaced } = self;
+        let WindowedGrouping { selector, add, aggregation, .. } = *grouping;
+        selector.with_key(key, value, |key| {
+            let (entry, is_new) = table.entry(window.0, key, || aggregation.init());
+            entry.latest = entry.latest.max(timestamp);
+            add.add(&mut entry.acc, value);
+            if is_new && let Some(partitions) = *keyed_partitions {
+                *misplaced = misplaced.take().or_else(|| misplacement(record, key, partitions, side));
+            }
+        })
     }
 }
 

@@ -1,29 +1,25 @@
 //! Tasks: one for each partition of each subtopology's topic. What a task is doing is its [`TaskState`].
 
-pub(crate) mod aggregate;
-pub(crate) mod aggregate_state;
-pub(crate) mod closing;
 pub(crate) mod counted_with;
-pub(crate) mod fused;
 pub(crate) mod grouping;
+pub(crate) mod input;
 pub mod metadata;
-pub(crate) mod ranking;
+pub(crate) mod output;
+pub(crate) mod processor;
 pub(crate) mod repartition;
 mod side_output;
-pub(crate) mod source;
-pub(crate) mod sources;
 mod state;
-pub(crate) mod stateless;
-pub(crate) mod stream_task;
 pub(crate) mod table;
+mod topic_identity;
 
 use std::fmt;
 
-pub use closing::WindowEnd;
 pub(crate) use grouping::Grouping;
+pub use output::WindowEnd;
 pub use side_output::RecordCounters;
 pub(crate) use side_output::{OutputBuffer, SideOutput, SideTopics};
 pub use state::{IllegalTransition, TaskState};
+pub use topic_identity::TopicIdentity;
 
 use crate::broker::BrokerError;
 use crate::record::Partition;
@@ -45,7 +41,7 @@ impl fmt::Display for TaskId {
 }
 
 /// Why a task cannot go on as it is.
-#[derive(Debug, thiserror::Error)]
+#[derive(Debug, Clone, thiserror::Error)]
 pub enum TaskError {
     /// The broker said so.
     #[error(transparent)]
@@ -53,7 +49,10 @@ pub enum TaskError {
     /// The store said so.
     #[error(transparent)]
     Store(#[from] StoreError),
-    /// What the task found must not be: going on would make wrong numbers.
+    /// What the task found must not be: going on would make wrong numbers. It is quarantined, and the others go on.
     #[error("{0}")]
     Stop(String),
+    /// What was found concerns more than the task: the whole instance stops.
+    #[error("{0}")]
+    Halt(String),
 }

@@ -23,6 +23,9 @@ const WATERMARK: u8 = 2;
 /// How large the value of a record grows: far below what brokers take, large enough that the record itself costs nothing.
 const BLOCK_BYTES: usize = 64 << 10;
 
+/// How much memory an empty block keeps for the next commit.
+const KEPT_BYTES: usize = 1 << 10;
+
 /// A value on the repartition topic.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Message<'a> {
@@ -104,6 +107,17 @@ impl Block {
     pub(crate) fn clear(&mut self) {
         self.value.clear();
         self.latest = Timestamp::default();
+    }
+
+    /// The memory that it takes, empty or not.
+    pub(crate) fn capacity(&self) -> usize {
+        self.value.capacity()
+    }
+
+    /// Empties it, and gives back what only a large commit needs: there is a block for each pair of partitions.
+    pub(crate) fn release(&mut self) {
+        self.clear();
+        self.value.shrink_to(KEPT_BYTES);
     }
 }
 

@@ -3,13 +3,15 @@
 use std::collections::BTreeMap;
 
 use crate::broker::{BrokerError, TransactionalProducer};
+use crate::kept::Kept;
 use crate::record::{Headers, HeadersBuf, Offset, Record, Timestamp, TopicPartition};
 
-/// Records to be sent with the next commit, in one buffer that is used again and again.
+/// Records to be sent with the next commit, in one buffer. Clearing keeps the memory that the next commit usually needs.
 #[derive(Debug, Default)]
 pub(crate) struct OutputBuffer {
     bytes: Vec<u8>,
     records: Vec<Pending>,
+    kept: Kept,
 }
 
 #[derive(Debug)]
@@ -37,8 +39,17 @@ impl OutputBuffer {
         self.records.push(Pending { to, timestamp: record.timestamp, key, value, headers });
     }
 
+    /// The memory that it holds, in use or not, but for what it had kept when it was last emptied ([`Kept::charge`]).
     pub(crate) fn bytes(&self) -> usize {
+        self.kept.charge(self.in_use(), self.held())
+    }
+
+    fn in_use(&self) -> usize {
         self.bytes.len() + self.records.len() * size_of::<Pending>()
+    }
+
+    fn held(&self) -> usize {
+        self.bytes.capacity() + self.records.capacity() * size_of::<Pending>()
     }
 
     pub(crate) fn send(&self, producer: &mut dyn TransactionalProducer) -> Result<(), BrokerError> {
@@ -59,6 +70,10 @@ impl OutputBuffer {
     }
 
     pub(crate) fn clear(&mut self) {
+        if self.kept.gives_back(self.in_use(), self.held()) {
+            *self = Self { kept: self.kept, ..Self::default() };
+            return;
+        }
         self.bytes.clear();
         self.records.clear();
     }
@@ -72,16 +87,20 @@ pub(crate) struct SideTopics {
     pub(crate) dead_letter: TopicPartition,
 }
 
-/// What became of records: each that is read is counted once under one of these.
+/// What became of records. Each that is read is in exactly one of the others, whatever operators made of it: they count records of
+/// the source topic, not what came out of them.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct RecordCounters {
     /// Records read from a source topic.
     pub read: u64,
-    /// Records (or what operators made of them) that went into an aggregate.
+    /// Those that went into an aggregate, each with all that operators made of it; in a stream that ends in a topic, those of which
+    /// something was sent there.
     pub counted: u64,
-    /// Those whose window was closed.
+    /// Those whose window was closed. Nothing of them was counted.
     pub late: u64,
-    /// Those that could not be processed, by reason (up to its first colon).
+    /// Those of which operators left nothing, their window closed or not.
+    pub filtered: u64,
+    /// Those that could not be processed, by reason (up to its first colon). Nothing of them was counted.
     pub dead_lettered: BTreeMap<String, u64>,
 }
 
@@ -91,10 +110,29 @@ impl RecordCounters {
         self.read += other.read;
         self.counted += other.counted;
         self.late += other.late;
+        self.filtered += other.filtered;
         for (reason, count) in &other.dead_lettered {
             *self.dead_lettered.entry(reason.clone()).or_default() += count;
         }
     }
+
+    /// All of which is known what became of them: as many as were read.
+    pub fn settled(&self) -> u64 {
+        self.counted + self.late + self.filtered + self.dead_lettered.values().sum::<u64>()
+    }
+}
+
+/// What became of a record that could be read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Fate {
+    /// Operators left nothing of it.
+    Filtered,
+    /// All that operators made of it went into the aggregate.
+    Counted,
+    /// Its window is closed.
+    Late,
+    /// Something that operators made of it has no key to group it by.
+    NullKey,
 }
 
 /// The late and dead-lettered records of the transaction being built, and the counters that go with it.
@@ -115,9 +153,20 @@ impl SideOutput {
         &self.topics.source
     }
 
+    /// Counts a record, and sets it aside where it was not counted.
+    #[inline]
+    pub(crate) fn settle(&mut self, record: &Record<'_>, fate: Fate) {
+        match fate {
+            Fate::Counted => self.counters.counted += 1,
+            Fate::Filtered => self.counters.filtered += 1,
+            Fate::Late => self.late(record),
+            Fate::NullKey => self.dead_letter(record, "key is null"),
+        }
+    }
+
     /// The record came after its window had closed.
     #[cold]
-    pub(crate) fn late(&mut self, record: &Record<'_>) {
+    fn late(&mut self, record: &Record<'_>) {
         self.counters.late += 1;
         self.divert(self.topics.late.clone(), record, "late");
     }
@@ -144,6 +193,11 @@ impl SideOutput {
         self.buffer.bytes()
     }
 
+    /// Whether records may go to that partition.
+    pub(crate) fn writes_to(&self, partition: &TopicPartition) -> bool {
+        *partition == self.topics.late || *partition == self.topics.dead_letter
+    }
+
     pub(crate) fn send(&self, producer: &mut dyn TransactionalProducer) -> Result<(), BrokerError> {
         self.buffer.send(producer)
     }
@@ -152,5 +206,36 @@ impl SideOutput {
     pub(crate) fn take_counters(&mut self) -> RecordCounters {
         self.buffer.clear();
         std::mem::take(&mut self.counters)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::record::Partition;
+
+    fn fill(buffer: &mut OutputBuffer, records: usize) {
+        for _ in 0..records {
+            buffer.push(TopicPartition::new("late", Partition(0)), Some(b"key"), Some(&[7; 100]), Timestamp(0));
+        }
+    }
+
+    #[test]
+    fn a_peak_is_counted_as_it_is_held_and_given_back() {
+        let mut buffer = OutputBuffer::default();
+        fill(&mut buffer, (1 << 14) + 1);
+        let held = buffer.bytes.capacity() + buffer.records.capacity() * size_of::<Pending>();
+        assert!(buffer.bytes() >= held, "{} of {held}", buffer.bytes());
+        buffer.clear();
+        assert_eq!((buffer.bytes(), buffer.held()), (0, 0));
+    }
+
+    #[test]
+    fn what_the_usual_commit_needs_is_kept_and_counts_nothing() {
+        let mut buffer = OutputBuffer::default();
+        fill(&mut buffer, 100);
+        let held = buffer.held();
+        buffer.clear();
+        assert_eq!((buffer.bytes(), buffer.held()), (0, held));
     }
 }

@@ -5,6 +5,7 @@ use std::hash::BuildHasher;
 use foldhash::fast::FixedState;
 use hashbrown::HashTable;
 
+use crate::kept::Kept;
 use crate::record::Timestamp;
 
 /// One key's partial aggregate of one window.
@@ -19,18 +20,25 @@ pub(crate) struct Entry<A> {
     pub(crate) acc: A,
 }
 
-/// Entries by (window, key). Keys are interned in one buffer; clearing keeps the memory for the next commit.
+/// Entries by (window, key). Keys are interned in one buffer; clearing keeps the memory that the next commit usually needs.
 #[derive(Debug)]
 pub(crate) struct Table<A> {
     index: HashTable<u32>,
     entries: Vec<Entry<A>>,
     keys: Vec<u8>,
     hasher: FixedState,
+    kept: Kept,
 }
 
 impl<A> Table<A> {
     pub(crate) fn new() -> Self {
-        Self { index: HashTable::new(), entries: Vec::new(), keys: Vec::new(), hasher: FixedState::default() }
+        Self {
+            index: HashTable::new(),
+            entries: Vec::new(),
+            keys: Vec::new(),
+            hasher: FixedState::default(),
+            kept: Kept::default(),
+        }
     }
 
     /// The entry of a window and key, and whether it was made just now, with `init` as its aggregate.
@@ -79,12 +87,29 @@ impl<A> Table<A> {
         self.entries.is_empty()
     }
 
-    /// Roughly the memory in use.
+    /// The memory that it holds, in use or not, but for what it had kept when it was last emptied ([`Kept::charge`]). What aggregates hold
+    /// elsewhere is not known.
     pub(crate) fn bytes(&self) -> usize {
+        self.kept.charge(self.in_use(), self.held())
+    }
+
+    fn in_use(&self) -> usize {
         self.entries.len() * (size_of::<Entry<A>>() + 2 * size_of::<u32>()) + self.keys.len()
     }
 
+    fn held(&self) -> usize {
+        self.entries.capacity() * size_of::<Entry<A>>() + self.keys.capacity() + self.index.allocation_size()
+    }
+
     pub(crate) fn clear(&mut self) {
+        self.clear_after(self.in_use());
+    }
+
+    fn clear_after(&mut self, in_use: usize) {
+        if self.kept.gives_back(in_use, self.held()) {
+            *self = Self { kept: self.kept, ..Self::new() };
+            return;
+        }
         self.index.clear();
         self.entries.clear();
         self.keys.clear();
@@ -116,12 +141,12 @@ impl<A> Table<A> {
 
     /// Takes all entries out in order, as (key, entry, number), and stops at the first error.
     pub(crate) fn drain<E>(&mut self, mut visit: impl FnMut(&[u8], Entry<A>, usize) -> Result<(), E>) -> Result<(), E> {
-        let keys = &self.keys;
+        let (in_use, keys) = (self.in_use(), &self.keys);
         let visited = self.entries.drain(..).enumerate().try_for_each(|(i, entry)| {
             let key = &keys[entry.key_at..entry.key_at + entry.key_len as usize];
             visit(key, entry, i)
         });
-        self.clear();
+        self.clear_after(in_use);
         visited
     }
 }
@@ -131,6 +156,46 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
     use std::collections::BTreeMap;
+
+    fn fill(table: &mut Table<i64>, keys: u32) {
+        for key in 0..keys {
+            table.entry(Timestamp(0), &key.to_be_bytes(), || 0);
+        }
+    }
+
+    #[test]
+    fn a_peak_is_counted_as_it_is_held_and_given_back() {
+        let mut table = Table::new();
+        for empty in [Table::clear, |table: &mut Table<i64>| table.drain(|_, _, _| Ok::<(), ()>(())).unwrap()] {
+            // One more than fit into what the last doubling made of it.
+            fill(&mut table, (1 << 16) + 1);
+            let entries = table.entries.capacity() * size_of::<Entry<i64>>();
+            assert!(entries >= 2 * (1 << 16) * size_of::<Entry<i64>>());
+            let (index, keys) = (table.index.capacity() * size_of::<u32>(), table.keys.capacity());
+            assert!(table.bytes() >= entries + index + keys, "{}", table.bytes());
+            empty(&mut table);
+            assert_eq!((table.bytes(), table.held()), (0, 0));
+            fill(&mut table, 10);
+            empty(&mut table);
+        }
+    }
+
+    #[test]
+    fn what_the_usual_commit_needs_is_kept_and_counts_nothing() {
+        for keys in [1_000, 50_000] {
+            let mut table = Table::new();
+            (0..2).for_each(|_| {
+                fill(&mut table, keys);
+                table.clear();
+            });
+            let held = table.held();
+            assert!(held > keys as usize * size_of::<Entry<i64>>());
+            fill(&mut table, keys);
+            assert!(table.bytes() <= held);
+            table.drain(|_, _, _| Ok::<(), ()>(())).unwrap();
+            assert_eq!((table.bytes(), table.held()), (0, held));
+        }
+    }
 
     proptest! {
         #[test]

@@ -7,8 +7,10 @@ use crate::broker::{Broker, BrokerError, FetchedBatch, LogReader, TopicSettings}
 use crate::clock::ManualClock;
 use crate::query::Counts;
 use crate::record::{Offset, Partition, Record, Timestamp, Topic, TopicPartition};
-use crate::runtime::{Parts, Registry, Stepped, StreamThread, StreamsConfig, StreamsError};
+use crate::runtime::{Instance, Parts, Registry, Stepped, StreamsConfig, StreamsError};
 use crate::store::memory::MemoryStores;
+use crate::task::RecordCounters;
+use crate::task::TaskState;
 use crate::topology::Topology;
 
 /// Runs a topology on input that a test pipes in, one partition a topic, and shows what came out. Kafka Streams'
@@ -19,7 +21,7 @@ pub struct TopologyTestDriver {
     registry: Registry,
     topology: Topology,
     config: StreamsConfig,
-    thread: StreamThread<MemoryBroker>,
+    instance: Instance<MemoryBroker>,
     outputs: HashMap<Topic, LocalReader<MemoryLog>>,
 }
 
@@ -43,6 +45,9 @@ pub enum DriverError {
     /// The topology stopped.
     #[error(transparent)]
     Streams(#[from] StreamsError),
+    /// A task found what must not be.
+    #[error("{0}")]
+    Quarantined(String),
 }
 
 impl TopologyTestDriver {
@@ -67,8 +72,8 @@ impl TopologyTestDriver {
             registry: registry.clone(),
             observer: Arc::new(()),
         };
-        let thread = StreamThread::new(0, parts);
-        let mut driver = Self { broker, clock, registry, topology, config, thread, outputs: HashMap::new() };
+        let instance = Instance::new(1, parts);
+        let mut driver = Self { broker, clock, registry, topology, config, instance, outputs: HashMap::new() };
         driver.run()?;
         Ok(driver)
     }
@@ -124,6 +129,11 @@ impl TopologyTestDriver {
         Ok(read)
     }
 
+    /// What became of the records that were piped in.
+    pub fn records(&self) -> RecordCounters {
+        self.registry.records()
+    }
+
     /// Queries on a store of counts.
     ///
     /// # Errors
@@ -137,8 +147,10 @@ impl TopologyTestDriver {
     fn run(&mut self) -> Result<(), DriverError> {
         let mut idle = 0;
         while idle < 3 {
-            idle = if self.thread.step(Duration::ZERO)? == Stepped::Idle { idle + 1 } else { 0 };
+            idle = if self.instance.step(Duration::ZERO)? == Stepped::Idle { idle + 1 } else { 0 };
         }
-        Ok(())
+        let mut tasks = self.registry.tasks().into_iter();
+        let quarantined = tasks.find(|task| task.state == TaskState::Quarantined);
+        quarantined.map_or(Ok(()), |task| Err(DriverError::Quarantined(task.trouble.unwrap_or_default())))
     }
 }

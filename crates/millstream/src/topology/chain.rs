@@ -13,6 +13,9 @@ pub trait Chain: Send + Sync + 'static {
     /// The value that comes out.
     type Value<'r>;
 
+    /// Whether more than one may come out of a record. All that do have the record's event time.
+    const FANS_OUT: bool;
+
     /// Passes a record through, calls `forward` with each (event time, key, value) that comes out, and gives the record's
     /// event time.
     ///
@@ -71,6 +74,7 @@ pub struct Source<K, V, T> {
 impl<K: Deserializer, V: Deserializer, T: TimestampExtractor<V>> Chain for Source<K, V, T> {
     type Key<'r> = K::Output<'r>;
     type Value<'r> = V::Output<'r>;
+    const FANS_OUT: bool = false;
 
     #[inline]
     fn process<'r>(
@@ -100,6 +104,7 @@ where
 {
     type Key<'r> = C::Key<'r>;
     type Value<'r> = C::Value<'r>;
+    const FANS_OUT: bool = C::FANS_OUT;
 
     #[inline]
     fn process<'r>(
@@ -126,6 +131,7 @@ where
 {
     type Key<'r> = C::Key<'r>;
     type Value<'r> = C::Value<'r>;
+    const FANS_OUT: bool = C::FANS_OUT;
 
     #[inline]
     fn process<'r>(
@@ -153,6 +159,7 @@ where
 {
     type Key<'r> = K;
     type Value<'r> = V;
+    const FANS_OUT: bool = C::FANS_OUT;
 
     #[inline]
     fn process<'r>(
@@ -179,6 +186,7 @@ where
 {
     type Key<'r> = C::Key<'r>;
     type Value<'r> = V;
+    const FANS_OUT: bool = C::FANS_OUT;
 
     #[inline]
     fn process<'r>(
@@ -204,6 +212,7 @@ where
 {
     type Key<'r> = K;
     type Value<'r> = V;
+    const FANS_OUT: bool = true;
 
     #[inline]
     fn process<'r>(

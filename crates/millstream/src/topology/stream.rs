@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use super::aggregation::{Add, AddOne, AddWith, Aggregation, Count, Custom};
 use super::chain::{ByKey, BySelected, Chain, Filter, FlatMap, KeySelector, Map, MapValues, Peek};
-use super::spec::{End, Pipeline, Transform, WindowedSpec};
+use super::spec::{End, Passed, Pipeline, Transform, WindowedSpec};
 use super::{EmitStrategy, Materialized};
 use crate::partitioner::partition_for_key;
 use crate::record::{Partition, Record, Topic, TopicPartition};
@@ -66,7 +66,9 @@ impl<'b, C: Chain> KStream<'b, C> {
         self.then("MAPVALUES", false, |chain| MapValues(chain, mapper, PhantomData))
     }
 
-    /// Makes any number of records of each.
+    /// Makes any number of records of each, all with its event time. An aggregate takes all of them or none: where its window is closed the
+    /// record is late, once, and where one of them has no grouping key the record is dead-lettered, so that it can be put right and sent
+    /// again without anything being counted twice. Of a record of which none is made nothing is left: it is filtered.
     pub fn flat_map<I, K, V, F>(self, mapper: F) -> KStream<'b, FlatMap<C, F, I>>
     where
         F: for<'r> Fn(C::Key<'r>, C::Value<'r>) -> I + Send + Sync + 'static,
@@ -138,9 +140,11 @@ where
         partitions: u32,
         into: &mut OutputBuffer,
         reject: &mut dyn FnMut(&Record<'_>, &Rejection),
-    ) {
+    ) -> Passed {
         let (mut key_bytes, mut value_bytes) = (Vec::new(), Vec::new());
+        let mut passed = Passed::default();
         for record in records {
+            let mut is_sent = false;
             let outcome = self.chain.process(record, &mut |timestamp, key, value| {
                 key_bytes.clear();
                 value_bytes.clear();
@@ -148,11 +152,15 @@ where
                 let value = self.value.serialize(&value, &mut value_bytes).then_some(value_bytes.as_slice());
                 let partition = key.map_or(Partition(0), |key| partition_for_key(key, partitions));
                 into.push(TopicPartition::new(self.topic.clone(), partition), key, value, timestamp);
+                is_sent = true;
             });
-            if let Err(rejection) = outcome {
-                reject(record, &rejection);
+            match outcome {
+                Ok(_) if is_sent => passed.sent += 1,
+                Ok(_) => passed.filtered += 1,
+                Err(rejection) => reject(record, &rejection),
             }
         }
+        passed
     }
 }
 
@@ -196,6 +204,9 @@ impl<'b, C: Chain, S: KeySelector<C>> TimeWindowedKStream<'b, C, S> {
 
     /// Aggregates the records of each key and window: `init` makes an empty aggregate, `add` adds a value, and `merge` joins two
     /// parts. `merge` must be associative and commutative, with `init` as its neutral element.
+    ///
+    /// The value's serde must read back all that the aggregate is: it is written and read again with every commit, wherever that
+    /// falls. An aggregate that the serde makes null of or refuses to read back stops the thread before anything of its commit is sent.
     pub fn aggregate<A, I, D, M, VS>(self, init: I, add: D, merge: M, materialized: Materialized<VS>) -> WindowedKTable<'b>
     where
         A: Send + 'static,
@@ -216,15 +227,16 @@ impl<'b, C: Chain, S: KeySelector<C>> TimeWindowedKStream<'b, C, S> {
     {
         let Self { grouped: KGroupedStream { stream, selector, keyed }, windows, emit } = self;
         let shortest = Duration::from_millis((windows.size_ms() + windows.grace_ms()) as u64);
+        let store: Arc<str> = materialized.store.into();
         let spec = WindowedSpec {
-            store: materialized.store.into(),
+            store: store.clone(),
             windows,
             retention: materialized.retention.unwrap_or(shortest),
             emit,
             output: None,
             keyed,
             operator,
-            grouping: Arc::new(WindowedGrouping { chain: stream.chain, selector, add, aggregation, windows }),
+            grouping: Arc::new(WindowedGrouping { chain: stream.chain, selector, add, aggregation, windows, store }),
         };
         let mut pipelines = stream.pipelines.borrow_mut();
         let index = pipelines.len();

@@ -1,12 +1,14 @@
 //! What every broker behind the traits does, written once. Each test opens topics and groups of its own on the broker given.
 
+mod fetching;
+mod membership;
+
 use std::time::{Duration, Instant};
 
 use millstream::broker::{
-    Broker, CommittedOffset, Consumer, ErrorKind, FetchedBatch, GroupMetadata, Isolation, LogRange, LogReader, Polled,
-    TopicSettings, TransactionalProducer,
+    Broker, CommittedOffset, ErrorKind, FetchedBatch, Isolation, LogRange, LogReader, TopicSettings, TransactionalProducer,
 };
-use millstream::record::{HeadersBuf, Offset, Partition, Record, Timestamp, Topic, TopicPartition};
+use millstream::record::{HeadersBuf, Offset, Partition, Record, Timestamp, TopicPartition};
 
 /// Long enough for an event that has to come.
 const SOON: Duration = Duration::from_secs(30);
@@ -31,15 +33,10 @@ pub(crate) fn contract<B: Broker>(broker: &B, place: Place) {
     topics(broker);
     a_transaction_is_all_or_nothing(broker);
     records_come_back_as_they_were(broker);
-    offsets_carry_metadata(broker, place);
     a_new_producer_fences_the_old(broker);
-    partitions_pass_from_hand_to_hand(broker, place);
-    a_member_that_left_cannot_commit(broker, place);
-    a_rewound_partition_is_read_again(broker);
     deleted_records_are_out_of_range(broker);
-    if place == Place::InProcess {
-        fetches_take_turns(broker);
-    }
+    membership::contract(broker, place);
+    fetching::contract(broker, place);
 }
 
 fn tp(topic: &str, partition: u32) -> TopicPartition {
@@ -83,85 +80,6 @@ fn texts(batch: &impl FetchedBatch) -> Vec<String> {
     let mut records = Vec::new();
     batch.records(&mut records).unwrap();
     records.iter().map(|record| String::from_utf8(record.value.unwrap().to_vec()).unwrap()).collect()
-}
-
-fn assigned<C: Consumer>(consumer: &mut C) -> (Vec<TopicPartition>, GroupMetadata) {
-    match event(consumer) {
-        Polled::Assigned { partitions, group } => (partitions, group),
-        other => panic!("expected Assigned, got {}", name(&other)),
-    }
-}
-
-/// What has come to a member, and the proof for what stays with the one that gave it up. Both poll, for a group may ask each of them
-/// for something before it goes on; in a cluster until both are in the same generation.
-fn handed_over<C: Consumer>(
-    giver: &mut C,
-    mut proof: GroupMetadata,
-    taker: &mut C,
-    place: Place,
-) -> (Vec<TopicPartition>, GroupMetadata) {
-    let (began, mut taken, mut generation) = (Instant::now(), Vec::new(), 0);
-    loop {
-        match giver.poll(Duration::ZERO).unwrap() {
-            Polled::Nothing => {}
-            Polled::Assigned { partitions, group } if partitions.is_empty() => proof = group,
-            other => panic!("expected nothing, got {}", name(&other)),
-        }
-        match taker.poll(Duration::from_millis(20)).unwrap() {
-            Polled::Nothing => {}
-            Polled::Assigned { partitions, group } => {
-                taken.extend(partitions);
-                generation = group.generation;
-            }
-            other => panic!("expected Assigned, got {}", name(&other)),
-        }
-        if !taken.is_empty() && (place == Place::InProcess || generation == proof.generation) {
-            return (taken, proof);
-        }
-        assert!(began.elapsed() < SOON, "nothing is handed over");
-    }
-}
-
-/// What is to be given up, and the proof under which that may still be committed.
-fn revoked<C: Consumer>(consumer: &mut C, mut proof: GroupMetadata) -> (Vec<TopicPartition>, GroupMetadata) {
-    loop {
-        match consumer.poll(SOON).unwrap() {
-            Polled::Assigned { partitions, group } if partitions.is_empty() => proof = group,
-            Polled::Revoked { partitions } => return (partitions, proof),
-            other => panic!("expected Revoked, got {}", name(&other)),
-        }
-    }
-}
-
-/// The next event but for those that tell of nothing new: a new proof alone, or an end of a log.
-fn event<C: Consumer>(consumer: &mut C) -> Polled<C::Batch> {
-    let began = Instant::now();
-    loop {
-        match consumer.poll(SOON.saturating_sub(began.elapsed())).unwrap() {
-            Polled::Assigned { partitions, .. } if partitions.is_empty() => {}
-            Polled::Batch(batch) if texts(&batch).is_empty() => {}
-            event => return event,
-        }
-    }
-}
-
-/// Whether a poll brings nothing but a new proof at most.
-fn brings_nothing<C: Consumer>(consumer: &mut C) -> bool {
-    match consumer.poll(Duration::ZERO).unwrap() {
-        Polled::Nothing => true,
-        Polled::Assigned { partitions, .. } => partitions.is_empty(),
-        _ => false,
-    }
-}
-
-fn name<B>(polled: &Polled<B>) -> &'static str {
-    match polled {
-        Polled::Assigned { .. } => "Assigned",
-        Polled::Revoked { .. } => "Revoked",
-        Polled::Lost => "Lost",
-        Polled::Batch(_) => "Batch",
-        Polled::Nothing => "Nothing",
-    }
 }
 
 fn topics<B: Broker>(broker: &B) {
@@ -220,24 +138,6 @@ fn records_come_back_as_they_were<B: Broker>(broker: &B) {
     assert!(batch.next_offset() > last);
 }
 
-fn offsets_carry_metadata<B: Broker>(broker: &B, place: Place) {
-    broker.create_topic("metadata", &TopicSettings::kept_for_ever(2)).unwrap();
-    let mut consumer = broker.subscribe("metadata", "member", &["metadata".into()]).unwrap();
-    let (partitions, group) = assigned(&mut consumer);
-    assert_eq!(partitions, [tp("metadata", 0), tp("metadata", 1)]);
-    assert_eq!(broker.committed("metadata", &partitions).unwrap(), [None, None]);
-    let offset = CommittedOffset { offset: Offset(0), metadata: "AgAA=".to_owned() };
-    let mut producer = broker.producer("metadata").unwrap();
-    producer.begin().unwrap();
-    producer.send_offsets(&group, &[(partitions[1].clone(), offset.clone())]).unwrap();
-    if place == Place::InProcess {
-        assert_eq!(broker.committed("metadata", &partitions).unwrap(), [None, None], "not before the commit");
-    }
-    producer.commit().unwrap();
-    assert_eq!(broker.committed("metadata", &partitions).unwrap(), [None, Some(offset)]);
-    consumer.leave().unwrap();
-}
-
 fn a_new_producer_fences_the_old<B: Broker>(broker: &B) {
     broker.create_topic("fenced", &TopicSettings::kept_for_ever(1)).unwrap();
     let to = tp("fenced", 0);
@@ -251,92 +151,6 @@ fn a_new_producer_fences_the_old<B: Broker>(broker: &B) {
     new.send(&to, &Record::new(None, Some(b"alive"), Timestamp(1))).unwrap();
     new.commit().unwrap();
     assert_eq!(read_all(broker, &to), ["alive"]);
-}
-
-fn partitions_pass_from_hand_to_hand<B: Broker>(broker: &B, place: Place) {
-    let topic: Topic = "hands".into();
-    broker.create_topic(&topic, &TopicSettings::kept_for_ever(4)).unwrap();
-    let mut first = broker.subscribe("hands", "member", std::slice::from_ref(&topic)).unwrap();
-    let (all, proof) = assigned(&mut first);
-    assert_eq!(all.len(), 4);
-    let mut second = broker.subscribe("hands", "member", &[topic]).unwrap();
-    assert!(brings_nothing(&mut second), "not before they were given up");
-    let (going, proof) = revoked(&mut first, proof);
-    assert_eq!(going.len(), 2, "half of them, and no more");
-    assert!(brings_nothing(&mut second), "not before the holder polls again");
-
-    // What is being revoked may still be committed.
-    let mut producer = broker.producer("hands-first").unwrap();
-    producer.begin().unwrap();
-    producer.send_offsets(&proof, &[(going[0].clone(), at(0))]).unwrap();
-    producer.commit().unwrap();
-    let (come, still_good) = handed_over(&mut first, proof.clone(), &mut second, place);
-    assert_eq!(come, going);
-    assert_eq!(broker.committed("hands", &going[..1]).unwrap(), [Some(at(0))]);
-
-    // From here on not, while those that stayed are.
-    producer.begin().unwrap();
-    let refused = producer.send_offsets(&proof, &[(going[0].clone(), at(0))]).and_then(|()| producer.commit());
-    assert_eq!(kind(refused), ErrorKind::AbortTransaction);
-    producer.abort().unwrap();
-    let stayed = all.iter().find(|partition| !going.contains(partition)).unwrap();
-    producer.begin().unwrap();
-    producer.send_offsets(&still_good, &[(stayed.clone(), at(0))]).unwrap();
-    producer.commit().unwrap();
-
-    second.leave().unwrap();
-    let (back, newer) = assigned(&mut first);
-    assert_eq!(back, going);
-    producer.begin().unwrap();
-    let refused = producer.send_offsets(&proof, &[(going[0].clone(), at(0))]).and_then(|()| producer.commit());
-    assert_eq!(kind(refused), ErrorKind::AbortTransaction, "the old proof is not good for what came back");
-    producer.abort().unwrap();
-    producer.begin().unwrap();
-    producer.send_offsets(&newer, &[(going[0].clone(), at(0)), (stayed.clone(), at(0))]).unwrap();
-    producer.commit().unwrap();
-    first.leave().unwrap();
-}
-
-fn a_member_that_left_cannot_commit<B: Broker>(broker: &B, place: Place) {
-    broker.create_topic("left", &TopicSettings::kept_for_ever(1)).unwrap();
-    let mut consumer = broker.subscribe("left", "member", &["left".into()]).unwrap();
-    let (partitions, proof) = assigned(&mut consumer);
-    let mut producer = broker.producer("left").unwrap();
-    producer.begin().unwrap();
-    producer.send(&partitions[0], &Record::new(None, Some(b"late"), Timestamp(1))).unwrap();
-    let offsets = [(partitions[0].clone(), at(0))];
-    if place == Place::InProcess {
-        producer.send_offsets(&proof, &offsets).unwrap();
-        consumer.leave().unwrap();
-        assert_eq!(kind(producer.commit()), ErrorKind::AbortTransaction);
-    } else {
-        consumer.leave().unwrap();
-        assert_eq!(kind(producer.send_offsets(&proof, &offsets)), ErrorKind::AbortTransaction);
-    }
-    producer.abort().unwrap();
-    assert_eq!(broker.committed("left", &partitions).unwrap(), [None]);
-    assert_eq!(read_all(broker, &partitions[0]), [""; 0]);
-}
-
-fn a_rewound_partition_is_read_again<B: Broker>(broker: &B) {
-    broker.create_topic("rewound", &TopicSettings::kept_for_ever(1)).unwrap();
-    let from = tp("rewound", 0);
-    produce(broker, &from, &["a", "b", "c"]);
-    let mut consumer = broker.subscribe("rewound", "member", &["rewound".into()]).unwrap();
-    assigned(&mut consumer);
-    assert!(matches!(consumer.poll(Duration::ZERO).unwrap(), Polled::Nothing), "nothing before it is started");
-    let batch = |consumer: &mut B::Consumer| match event(consumer) {
-        Polled::Batch(batch) => texts(&batch),
-        other => panic!("expected Batch, got {}", name(&other)),
-    };
-    consumer.start(&from, Offset(0)).unwrap();
-    assert_eq!(batch(&mut consumer), ["a", "b", "c"]);
-    consumer.start(&from, Offset(1)).unwrap();
-    assert_eq!(batch(&mut consumer), ["b", "c"]);
-    consumer.start(&from, Offset(2)).unwrap();
-    consumer.pause(&from).unwrap();
-    assert!(matches!(consumer.poll(Duration::ZERO).unwrap(), Polled::Nothing));
-    consumer.leave().unwrap();
 }
 
 fn deleted_records_are_out_of_range<B: Broker>(broker: &B) {
@@ -355,25 +169,4 @@ fn deleted_records_are_out_of_range<B: Broker>(broker: &B) {
     assert_eq!(end.start, end.end);
     produce(broker, &from, &["d"]);
     assert_eq!(read_all(broker, &from), ["d"]);
-}
-
-fn fetches_take_turns<B: Broker>(broker: &B) {
-    broker.create_topic("turns", &TopicSettings::kept_for_ever(2)).unwrap();
-    let large = "x".repeat(600_000);
-    for partition in 0..2 {
-        produce(broker, &tp("turns", partition), &[&large, &large, &large, &large, &large, &large]);
-    }
-    let mut consumer = broker.subscribe("turns", "member", &["turns".into()]).unwrap();
-    let (partitions, _) = assigned(&mut consumer);
-    for partition in &partitions {
-        consumer.start(partition, Offset(0)).unwrap();
-    }
-    let mut seen = Vec::new();
-    while let Polled::Batch(batch) = consumer.poll(Duration::ZERO).unwrap() {
-        seen.push((batch.partition().partition.0, texts(&batch).len()));
-    }
-    assert_eq!(seen.iter().map(|(_, records)| records).sum::<usize>(), 12);
-    assert!(seen.len() >= 4, "a fetch is bounded: {seen:?}");
-    assert!(seen[..4].windows(2).all(|pair| pair[0].0 != pair[1].0), "in turn: {seen:?}");
-    consumer.leave().unwrap();
 }

@@ -10,19 +10,25 @@ use millstream::serdes::WindowedKey;
 use millstream::task::WindowEnd;
 use millstream::task::metadata::OffsetMetadata;
 
+use crate::aggregates::Aggregate;
 use crate::scenario::{APPLICATION, CLICKS, CLOSED, Scenario};
 use crate::trace::Trace;
 
 /// What the engine must come to do in some of the seeds, or they prove nothing about it.
-pub(crate) const MILESTONES: [&str; 5] = [JOINED_LATE, FELL_IDLE, CLOSED_IN_PIECES, LOG_CUT, RANKED];
+pub(crate) const MILESTONES: [&str; 9] =
+    [JOINED_LATE, FELL_IDLE, CLOSED_IN_PIECES, LOG_CUT, RANKED, COUNTERS_COMPARED, AGGREGATED, FANNED_OUT, NO_KEY];
 const JOINED_LATE: &str = "partition begins at what others have closed";
 const FELL_IDLE: &str = "partition is idle";
 const CLOSED_IN_PIECES: &str = "window is sent on in pieces";
 pub(crate) const RANKED: &str = "window is ranked";
+pub(crate) const COUNTERS_COMPARED: &str = "counters are compared";
+pub(crate) const AGGREGATED: &str = "aggregates are kept";
+pub(crate) const FANNED_OUT: &str = "clicks come to none or many";
+const NO_KEY: &str = "click comes to something without a key";
 const LOG_CUT: &str = "log is cut at its head";
 
-/// A (window start, ad), and what was counted for it.
-pub(crate) type Counts = BTreeMap<(Timestamp, String), i64>;
+/// A (window start, ad), and what is kept of it.
+pub(crate) type Aggregates = BTreeMap<(Timestamp, String), Aggregate>;
 
 /// What the group has committed for a partition.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -38,7 +44,7 @@ pub(crate) struct Position {
 /// A window on one partition of the topic of final windows.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(crate) struct ClosedWindow {
-    pub(crate) rows: BTreeMap<String, i64>,
+    pub(crate) rows: BTreeMap<String, Aggregate>,
     pub(crate) has_ended: bool,
 }
 
@@ -50,11 +56,12 @@ pub(crate) struct Audit {
     tails: BTreeMap<TopicPartition, Offset>,
     /// Logs that were seen to begin later than at 0.
     cut: BTreeSet<TopicPartition>,
-    /// The changelog: by partition, the latest count of each window and ad.
-    pub(crate) counts: BTreeMap<Partition, Counts>,
-    /// Where late and unreadable clicks came from.
+    /// The changelog: by partition, the latest aggregate of each window and ad.
+    pub(crate) kept: BTreeMap<Partition, Aggregates>,
+    /// Where late clicks came from.
     pub(crate) late: BTreeSet<(Partition, Offset)>,
-    pub(crate) dead: BTreeSet<(Partition, Offset)>,
+    /// Where those came from that could not be processed, and why.
+    pub(crate) dead: BTreeMap<(Partition, Offset), String>,
     pub(crate) closed: BTreeMap<Partition, BTreeMap<Timestamp, ClosedWindow>>,
     pub(crate) positions: BTreeMap<TopicPartition, Position>,
     /// The closed_through with which a source partition began to count.
@@ -73,9 +80,9 @@ impl Audit {
             trace,
             tails: BTreeMap::new(),
             cut: BTreeSet::new(),
-            counts: BTreeMap::new(),
+            kept: BTreeMap::new(),
             late: BTreeSet::new(),
-            dead: BTreeSet::new(),
+            dead: BTreeMap::new(),
             closed: BTreeMap::new(),
             positions: BTreeMap::new(),
             joined_at: BTreeMap::new(),
@@ -87,15 +94,22 @@ impl Audit {
     /// Looks at everything that was committed since the last look.
     pub(crate) fn look(&mut self) {
         let config = self.scenario.config(0);
-        self.read_new(&self.scenario.changelog().into(), Self::see_count);
+        self.read_new(&self.scenario.changelog().into(), Self::see_kept);
         self.read_new(&CLOSED.into(), Self::see_closed);
         self.read_new(&config.late_topic(), |audit, _, record| {
             let from = source_of(record);
-            assert!(audit.late.insert(from) && !audit.dead.contains(&from), "click {from:?} is late twice");
+            assert!(audit.late.insert(from) && !audit.dead.contains_key(&from), "click {from:?} is late twice");
         });
         self.read_new(&config.dead_letter_topic(), |audit, _, record| {
             let from = source_of(record);
-            assert!(audit.dead.insert(from) && !audit.late.contains(&from), "click {from:?} is dead-lettered twice");
+            let reason = text(record.headers.get("reason").unwrap());
+            if reason == "key is null" {
+                audit.trace.event(NO_KEY, from.1);
+            }
+            assert!(
+                audit.dead.insert(from, reason).is_none() && !audit.late.contains(&from),
+                "click {from:?} is dead-lettered twice"
+            );
         });
         for topic in self.inputs() {
             for partition in self.partitions_of(&topic) {
@@ -133,7 +147,8 @@ impl Audit {
             if range.start > Offset::ZERO && self.cut.insert(log.clone()) {
                 self.trace.event(LOG_CUT, &log);
             }
-            let from = self.tails.get(&log).copied().unwrap_or_default().max(range.start);
+            let from = self.tails.get(&log).copied().unwrap_or_default();
+            assert!(range.start <= from, "{log} was cut to {} before what comes after {from} was looked at", range.start);
             if from >= range.end {
                 continue;
             }
@@ -150,16 +165,19 @@ impl Audit {
         }
     }
 
-    fn see_count(&mut self, partition: Partition, record: &Record<'_>) {
+    fn see_kept(&mut self, partition: Partition, record: &Record<'_>) {
         let WindowedKey { key, start } = record.key.and_then(WindowedKey::decode_from_changelog).unwrap();
-        let count = i64::from_be_bytes(record.value.unwrap().try_into().unwrap());
+        let now = self.scenario.read(record.value.unwrap());
         let end = self.scenario.windows.end_of(start);
         let closed_through = self.closed_through(partition);
         assert!(end > closed_through, "the window from {start} changes after it was closed (through {closed_through})");
         let called = self.called_final.get(&partition).copied().unwrap_or_default();
         assert!(end > called, "the window from {start} changes after a query called it final (until {called})");
-        let before = self.counts.entry(partition).or_default().insert((start, text(key)), count);
-        assert!(before.is_none_or(|before| before < count), "the count in the window from {start} falls: {before:?} to {count}");
+        let before = self.kept.entry(partition).or_default().insert((start, text(key)), now);
+        assert!(
+            before.is_none_or(|before| now.has_grown_from(&before)),
+            "the aggregate in the window from {start} falls: {before:?} to {now:?}"
+        );
     }
 
     fn see_closed(&mut self, partition: Partition, record: &Record<'_>) {
@@ -167,10 +185,11 @@ impl Audit {
         if let Some(end) = WindowEnd::decode(record) {
             let window = windows.entry(end.start).or_default();
             assert!(!window.has_ended, "the window from {} ends twice", end.start);
-            let sum: i64 = window.rows.values().sum();
+            let sum: i64 = window.rows.values().map(|row| row.count).sum();
+            let weight = if self.scenario.aggregates { 0 } else { sum };
             assert_eq!(
                 (end.rows, end.weight),
-                (window.rows.len() as u64, sum),
+                (window.rows.len() as u64, weight),
                 "the end record of the window from {}",
                 end.start
             );
@@ -180,8 +199,8 @@ impl Audit {
         let WindowedKey { key, start } = record.key.and_then(WindowedKey::decode).unwrap();
         let window = windows.entry(start).or_default();
         assert!(!window.has_ended, "a row comes after the end of the window from {start}");
-        let count = i64::from_be_bytes(record.value.unwrap().try_into().unwrap());
-        assert_eq!(window.rows.insert(text(key), count), None, "the row of {} in the window from {start} comes twice", text(key));
+        let row = self.scenario.read(record.value.unwrap());
+        assert_eq!(window.rows.insert(text(key), row), None, "the row of {} in the window from {start} comes twice", text(key));
     }
 
     /// Of a position that is part of an open transaction nothing is known for now.

@@ -14,8 +14,8 @@ use crate::scenario::{CLICKS, Scenario};
 pub(crate) struct Click {
     pub(crate) offset: Offset,
     pub(crate) timestamp: Timestamp,
-    /// None where it cannot be read.
-    pub(crate) ad: Option<String>,
+    /// Its value; none where it cannot be read.
+    pub(crate) text: Option<String>,
 }
 
 /// Makes clicks, and remembers those that the broker has taken.
@@ -59,9 +59,10 @@ impl Clicks {
             }
             let is_bad = self.random.one_in(self.scenario.bad_one_in);
             let timestamp = self.timestamp(now);
-            let value: &[u8] = if is_bad { b"\xff not text" } else { ad.as_bytes() };
+            let text = format!("{ad}/{}", self.random.below(100));
+            let value: &[u8] = if is_bad { b"\xff not text" } else { text.as_bytes() };
             unit.add(&TopicPartition::new(CLICKS, partition), &Record::new(Some(ad.as_bytes()), Some(value), timestamp));
-            let click = Click { offset: Offset::ZERO, timestamp, ad: (!is_bad).then(|| ad.clone()) };
+            let click = Click { offset: Offset::ZERO, timestamp, text: (!is_bad).then_some(text) };
             made.entry(partition).or_default().push(click);
         }
         let Ok(appended) = broker.append(unit) else { return };

@@ -6,6 +6,7 @@ use millstream::broker::ErrorKind;
 use millstream::broker::local::faults::{Call, CommitOutcome, Fault, Faults};
 use millstream::store::{StoreError, StoreErrorKind};
 
+use crate::audit::Audit;
 use crate::random::Random;
 use crate::trace::Trace;
 
@@ -23,7 +24,8 @@ pub(crate) enum StoreCall {
 /// Each fault strikes one in so many of the calls, in seeds that have it at all.
 pub(crate) const BROKER_FAULTS: &[(Call, Fault, u32)] = {
     use Call::{
-        Abort, Begin, Commit, Committed, DeleteRecords, LogRange, Other, Poll, Producer, Read, Send, SendOffsets, Subscribe,
+        Abort, Begin, Commit, Committed, DeleteRecords, Fetch, Fetcher, GiveUp, Join, LogRange, Other, Poll, Producer, Read,
+        Send, SendOffsets,
     };
     use CommitOutcome::{Applied, InFlight, NotApplied};
     use ErrorKind::{AbortTransaction, Fenced, Retry};
@@ -66,11 +68,19 @@ pub(crate) const BROKER_FAULTS: &[(Call, Fault, u32)] = {
         (Poll, Nothing, 10),
         (Poll, LoseMembership, 400),
         (Poll, Rebalance, 300),
+        (GiveUp, Fail(Retry), 20),
+        (GiveUp, CrashBefore, 200),
+        (GiveUp, CrashAfter, 200),
+        (Fetch, CrashBefore, 800),
+        (Fetch, CrashAfter, 800),
+        (Fetch, Fail(Retry), 60),
+        (Fetch, Nothing, 10),
         (Read, CrashAfter, 60),
         (Read, Fail(Retry), 20),
         (Read, Nothing, 4),
-        (Subscribe, Fail(Retry), 10),
-        (Subscribe, CrashAfter, 60),
+        (Join, Fail(Retry), 10),
+        (Join, CrashAfter, 60),
+        (Fetcher, Fail(Retry), 20),
         (Producer, Fail(Retry), 10),
         (Producer, CrashAfter, 60),
         (Committed, Fail(Retry), 40),
@@ -107,6 +117,7 @@ pub(crate) const STORE_FAULTS: &[(StoreCall, StoreErrorKind, u32)] = {
 /// Decides of every call whether it fails.
 pub(crate) struct CallFaults {
     inner: Mutex<Inner>,
+    audit: Arc<Mutex<Audit>>,
     trace: Trace,
 }
 
@@ -118,12 +129,12 @@ struct Inner {
 
 impl CallFaults {
     /// Every run has faults of its own choice, so that a frequent one does not always hide a rare one.
-    pub(crate) fn new(mut random: Random, trace: Trace) -> Arc<Self> {
+    pub(crate) fn new(mut random: Random, audit: Arc<Mutex<Audit>>, trace: Trace) -> Arc<Self> {
         let of_five = random.below(6) as u32;
         let mut chosen = || random.below(5) < u64::from(of_five);
         let broker = BROKER_FAULTS.iter().filter(|_| chosen()).copied().collect();
         let store = STORE_FAULTS.iter().filter(|_| chosen()).copied().collect();
-        Arc::new(Self { inner: Mutex::new(Inner { random, broker, store }), trace })
+        Arc::new(Self { inner: Mutex::new(Inner { random, broker, store }), audit, trace })
     }
 
     /// Where what happens is told.
@@ -151,6 +162,11 @@ impl CallFaults {
 
 impl Faults for CallFaults {
     fn next(&self, call: Call) -> Option<Fault> {
+        // One step can count into a window, close it, let it expire and delete its records, for a step may commit twice: they are looked at
+        // before they go.
+        if call == Call::DeleteRecords {
+            self.audit.lock().unwrap_or_else(PoisonError::into_inner).look();
+        }
         let mut inner = self.inner.lock().unwrap_or_else(PoisonError::into_inner);
         let Inner { random, broker, .. } = &mut *inner;
         let mut listed = broker.iter().filter(|(of, ..)| *of == call);

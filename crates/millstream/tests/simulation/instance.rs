@@ -1,4 +1,4 @@
-//! One instance of the program: its threads, its stores, its connection to the broker.
+//! One instance of the program: its parts, its stores, its connection to the broker.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -7,7 +7,8 @@ use millstream::broker::local::MemoryBroker;
 use millstream::broker::local::faults::FaultyBroker;
 use millstream::clock::ManualClock;
 use millstream::query::Counts;
-use millstream::runtime::{Parts, Registry, Stepped, StreamThread};
+use millstream::runtime::{Instance as Engine, Parts, Registry, Stepped, TaskStatus, Workers};
+use millstream::task::{RecordCounters, TaskState};
 
 use crate::disk::Disk;
 use crate::faults::CallFaults;
@@ -28,7 +29,7 @@ pub(crate) struct Instance {
     pub(crate) disk: Disk,
     /// It gets no processor time until that tick.
     pub(crate) stalled_until: u64,
-    threads: Vec<StreamThread<FaultyBroker>>,
+    workers: Box<Workers<FaultyBroker>>,
     registry: Registry,
 }
 
@@ -44,7 +45,7 @@ impl Instance {
     pub(crate) fn start(number: usize, disk: Disk, around: &Surroundings) -> Self {
         let broker = FaultyBroker::new(around.broker.clone(), around.faults.clone());
         let registry = Registry::new();
-        let parts = || Parts {
+        let parts = Parts {
             broker: Arc::new(broker.clone()),
             topology: around.scenario.topology(),
             config: around.scenario.config(number),
@@ -53,31 +54,52 @@ impl Instance {
             registry: registry.clone(),
             observer: Arc::new(()),
         };
-        let threads = (0..around.scenario.threads).map(|thread| StreamThread::new(thread, parts())).collect();
-        Self { number, broker, disk, stalled_until: 0, threads, registry }
+        let workers = Box::new(Engine::new(around.scenario.threads, parts).into_workers());
+        Self { number, broker, disk, stalled_until: 0, workers, registry }
     }
 
-    pub(crate) fn threads(&self) -> usize {
-        self.threads.len()
+    /// How many parts there are to be stepped.
+    pub(crate) fn parts(&self) -> usize {
+        2 + self.workers.threads.len() + self.workers.updaters.len()
     }
 
-    /// Steps one thread. A thread may stop only because its process has crashed.
-    pub(crate) fn step(&mut self, thread: usize) -> Step {
-        let stepped = self.threads[thread].step(Duration::ZERO);
+    /// What has become of its tasks.
+    pub(crate) fn tasks(&self) -> Vec<TaskStatus> {
+        self.registry.tasks()
+    }
+
+    /// Steps one part. One may stop only because its process has crashed, and no task is ever quarantined.
+    pub(crate) fn step(&mut self, part: usize) -> Step {
+        let Workers { member, threads, updaters, upkeep } = &mut *self.workers;
+        let thread = part.checked_sub(2).filter(|number| *number < threads.len());
+        let stepped = match (part, thread) {
+            (0, _) => member.step(Duration::ZERO),
+            (1, _) => Ok(upkeep.step(Duration::ZERO)),
+            (_, Some(thread)) => threads[thread].step(Duration::ZERO),
+            (_, None) => updaters[part - 2 - threads.len()].step(Duration::ZERO),
+        };
         match stepped {
             _ if self.broker.is_crashed() => Step::Crashed,
-            Ok(stepped) => Step::Done(stepped),
-            Err(error) => panic!("thread {thread} of instance {} stopped: {error}", self.number),
+            Ok(stepped) => {
+                let tasks = self.tasks();
+                let quarantined = tasks.iter().find(|task| task.state == TaskState::Quarantined);
+                assert!(quarantined.is_none(), "instance {} has a task in quarantine: {quarantined:?}", self.number);
+                Step::Done(stepped)
+            }
+            Err(error) => panic!("part {part} of instance {} stopped: {error}", self.number),
         }
     }
 
     /// Ends in order. What is left is its disk, and its broker where it crashed on the way.
-    pub(crate) fn close(mut self) -> (Disk, Option<FaultyBroker>) {
-        for thread in self.threads.drain(..) {
+    pub(crate) fn close(self) -> (Disk, Option<FaultyBroker>) {
+        let Workers { member, threads, updaters, upkeep } = *self.workers;
+        for thread in threads {
             if let Err(error) = thread.close() {
                 assert!(self.broker.is_crashed(), "closing instance {} failed: {error}", self.number);
             }
         }
+        drop((updaters, upkeep));
+        member.close();
         let crashed = self.broker.is_crashed();
         (self.disk, crashed.then_some(self.broker))
     }
@@ -88,7 +110,12 @@ impl Instance {
         (self.disk, self.broker)
     }
 
-    /// Queries on its stores; none while the broker has no room for the topics that are still to be made.
+    /// What became of the records that it has committed.
+    pub(crate) fn records(&self) -> RecordCounters {
+        self.registry.records()
+    }
+
+    /// Queries on its stores; none where they hold no counts, and while the broker has no room for the topics that are still to be made.
     pub(crate) fn counts(&self, around: &Surroundings) -> Option<Counts<MemoryBroker>> {
         let Surroundings { scenario, broker, clock, .. } = around;
         let (topology, config) = (scenario.topology(), scenario.config(self.number));

@@ -1,4 +1,4 @@
-//! The simulation: the click topology on the broker in memory, several instances stepped in random order on one thread, a clock
+//! The simulation: click topologies on the broker in memory, several instances stepped in random order on one thread, a clock
 //! that stands still until it is moved, and faults at every step. At the end everything is compared with a naive model.
 //!
 //! - `cargo test -p millstream --test simulation`: many seeds. `SIM_SEEDS=20000` runs so many.
@@ -6,6 +6,7 @@
 
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
+mod aggregates;
 mod audit;
 mod clicks;
 mod disk;

@@ -33,7 +33,7 @@ pub(crate) fn ask(counts: &Counts<MemoryBroker>, ad: &str, scenario: &Scenario, 
 /// store does not change between two questions here.
 pub(crate) fn ask_top(counts: &Counts<MemoryBroker>, period: Period, limit: usize, audit: &Audit) {
     let Some(top) = readable(counts.top(period, limit, PARTIAL, &Cancellation::default())) else { return };
-    let ads: BTreeSet<_> = audit.counts.values().flat_map(|counts| counts.keys().map(|(_, ad)| ad.clone())).collect();
+    let ads: BTreeSet<_> = audit.kept.values().flat_map(|kept| kept.keys().map(|(_, ad)| ad.clone())).collect();
     let mut sums = Vec::new();
     for ad in ads {
         let Some(answer) = readable(counts.fetch(ad.as_bytes(), period, PARTIAL)) else { return };
@@ -52,9 +52,9 @@ pub(crate) fn check_all(counts: &Counts<MemoryBroker>, scenario: &Scenario, audi
     let everything = Period { from: first_whole(audit, scenario, &partitions), ..EVERYTHING };
     let exact = ReadOptions::default();
     let mut by_ad: BTreeMap<String, i64> = BTreeMap::new();
-    for ((start, ad), count) in partitions.iter().filter_map(|p| audit.counts.get(p)).flatten() {
+    for ((start, ad), kept) in partitions.iter().filter_map(|p| audit.kept.get(p)).flatten() {
         if *start >= everything.from {
-            *by_ad.entry(ad.clone()).or_default() += count;
+            *by_ad.entry(ad.clone()).or_default() += kept.count;
         }
     }
     for ad in by_ad.keys() {
@@ -119,9 +119,9 @@ fn best(mut sums: Vec<(String, i64)>, limit: usize) -> Vec<(String, i64)> {
 /// The committed counts of those ads, by window.
 fn by_window(audit: &Audit, partitions: &[Partition], wanted: impl Fn(&str) -> bool) -> BTreeMap<Timestamp, i64> {
     let mut sums = BTreeMap::new();
-    for ((start, ad), count) in partitions.iter().filter_map(|p| audit.counts.get(p)).flatten() {
+    for ((start, ad), kept) in partitions.iter().filter_map(|p| audit.kept.get(p)).flatten() {
         if wanted(ad) {
-            *sums.entry(*start).or_default() += count;
+            *sums.entry(*start).or_default() += kept.count;
         }
     }
     sums

@@ -1,10 +1,12 @@
 use std::time::Duration;
 
 use millstream::runtime::StreamsConfig;
-use millstream::serdes::{Bytes, Utf8};
+use millstream::serdes::{Bytes, Deserializer, Utf8};
 use millstream::time::TimeWindows;
-use millstream::topology::{EmitStrategy, Materialized, StreamsBuilder, Topology};
+use millstream::topology::chain::{Chain, KeySelector};
+use millstream::topology::{EmitStrategy, KGroupedStream, Materialized, StreamsBuilder, Topology};
 
+use crate::aggregates::{Aggregate, AggregateSerde, Amount, ad_of, fan_out};
 use crate::random::Random;
 
 pub(crate) const CLICKS: &str = "clicks";
@@ -41,6 +43,10 @@ pub(crate) struct Scenario {
     pub(crate) ranked_rows: usize,
     /// One in so many ticks has an event; none has no faults either.
     pub(crate) event_one_in: Option<u32>,
+    /// Whether an aggregate of its own is kept, and not a count.
+    pub(crate) aggregates: bool,
+    /// Whether one click does not come to one.
+    pub(crate) fans_out: bool,
 }
 
 impl Scenario {
@@ -71,20 +77,56 @@ impl Scenario {
             uncommitted_bytes: r.pick(&[200, 1 << 20]),
             ranked_rows: r.pick(&[1, 2, 5, 1_024]),
             event_one_in: (!r.one_in(16)).then(|| r.pick(&[4, 10, 30])),
+            aggregates: r.one_in(3),
+            fans_out: r.one_in(3),
         }
     }
 
     pub(crate) fn topology(&self) -> Topology {
         let builder = StreamsBuilder::with_serdes(Bytes, Utf8);
-        let grouped = builder.stream(CLICKS).group_by(|_, ad| *ad);
-        let grouped = if self.keyed { grouped.already_partitioned() } else { grouped };
-        let retention = self.retention.unwrap_or(Duration::from_secs(1_000_000));
-        grouped
-            .windowed_by(self.windows)
-            .emit_strategy(EmitStrategy::OnWindowClose)
-            .count(Materialized::as_(STORE).with_retention(retention))
-            .to(CLOSED);
+        let (clicks, keyed) = (builder.stream(CLICKS), self.keyed);
+        match self.fans_out {
+            false => self.keep(clicks.group_by(|_, click| ad_of(click))),
+            true => self.keep(clicks.flat_map(move |_, click| fan_out(click, keyed)).group_by_key()),
+        }
         builder.build().unwrap()
+    }
+
+    fn keep<C: Chain, S: KeySelector<C>>(&self, grouped: KGroupedStream<'_, C, S>)
+    where
+        for<'r> C::Value<'r>: Amount,
+    {
+        let grouped = if self.keyed { grouped.already_partitioned() } else { grouped };
+        let windowed = grouped.windowed_by(self.windows).emit_strategy(EmitStrategy::OnWindowClose);
+        let kept = Materialized::as_(STORE).with_retention(self.retention.unwrap_or(Duration::from_secs(1_000_000)));
+        let table = match self.aggregates {
+            false => windowed.count(kept),
+            true => windowed.aggregate(
+                Aggregate::default,
+                |aggregate: &mut Aggregate, value| aggregate.add(value.amount()),
+                Aggregate::merge,
+                kept.with_value_serde(AggregateSerde),
+            ),
+        };
+        table.to(CLOSED);
+    }
+
+    /// Everything that comes out of a click with that text.
+    pub(crate) fn outputs(&self, text: &str) -> Vec<(Option<String>, i64)> {
+        if self.fans_out { fan_out(text, self.keyed) } else { vec![(Some(ad_of(&text).to_owned()), text.amount())] }
+    }
+
+    /// Adds what came out of a click to what is kept.
+    pub(crate) fn add(&self, amount: i64, into: &mut Aggregate) {
+        if self.aggregates { into.add(amount) } else { into.count += 1 }
+    }
+
+    /// Reads what is kept as it stands on topics.
+    pub(crate) fn read(&self, value: &[u8]) -> Aggregate {
+        match self.aggregates {
+            true => AggregateSerde.deserialize(Some(value)).unwrap(),
+            false => Aggregate::of_count(i64::from_be_bytes(value.try_into().unwrap())),
+        }
     }
 
     pub(crate) fn config(&self, instance: usize) -> StreamsConfig {

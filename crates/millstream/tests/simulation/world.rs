@@ -1,6 +1,6 @@
 //! A run: instances that come and go, clicks that keep coming, and whatever may happen to both.
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use millstream::broker::local::MemoryBroker;
 use millstream::broker::local::faults::FaultyBroker;
@@ -9,8 +9,9 @@ use millstream::clock::{Clock, ManualClock};
 use millstream::query::Period;
 use millstream::record::Timestamp;
 use millstream::runtime::Stepped;
+use millstream::task::RecordCounters;
 
-use crate::audit::Audit;
+use crate::audit::{AGGREGATED, Audit, COUNTERS_COMPARED, FANNED_OUT};
 use crate::clicks::Clicks;
 use crate::disk::Disk;
 use crate::faults::CallFaults;
@@ -18,7 +19,7 @@ use crate::instance::{Instance, Step, Surroundings};
 use crate::model::Expected;
 use crate::queries;
 use crate::random::Random;
-use crate::scenario::{CLICKS, Scenario};
+use crate::scenario::{APPLICATION, CLICKS, Scenario};
 use crate::trace::Trace;
 
 /// After so many rounds without a change nothing more will come.
@@ -44,7 +45,7 @@ pub(crate) struct World {
     pub(super) graves: Vec<FaultyBroker>,
     /// Instances that others have replaced and that do not know it, with the tick in which they end.
     pub(super) ghosts: Vec<(Instance, u64)>,
-    audit: Audit,
+    audit: Arc<Mutex<Audit>>,
 }
 
 /// Runs a seed to its end and checks everything.
@@ -56,6 +57,7 @@ pub(crate) fn run(seed: u64, trace: Trace) {
     world.end_all_faults();
     world.come_to_rest();
     world.check_counts();
+    world.check_counters();
     world.leave_one();
     world.come_to_rest();
     world.check_counts();
@@ -65,11 +67,15 @@ pub(crate) fn run(seed: u64, trace: Trace) {
 impl World {
     fn new(scenario: Scenario, trace: Trace) -> Self {
         trace.note(format_args!("{scenario:?}"));
+        let kinds = [(AGGREGATED, scenario.aggregates), (FANNED_OUT, scenario.fans_out)];
+        kinds.iter().filter(|(_, is_so)| *is_so).for_each(|(kind, _)| trace.event(kind, ""));
         let mut random = Random::new(scenario.seed);
         let clock = Arc::new(ManualClock::new(Timestamp(random.pick(&[0, 1_000, 1_700_000_000_000]))));
         let broker = MemoryBroker::in_memory(clock.clone());
         broker.create_topic(CLICKS, &TopicSettings::kept_for_ever(scenario.partitions)).unwrap();
-        let faults = CallFaults::new(random.fork(), trace.clone());
+        broker.trust_members(APPLICATION);
+        let audit = Arc::new(Mutex::new(Audit::new(broker.clone(), scenario.clone(), trace.clone())));
+        let faults = CallFaults::new(random.fork(), audit.clone(), trace.clone());
         if scenario.event_one_in.is_none() {
             faults.end();
         }
@@ -82,11 +88,15 @@ impl World {
             seats: (0..scenario.instances).map(down).collect(),
             graves: Vec::new(),
             ghosts: Vec::new(),
-            audit: Audit::new(broker, scenario, trace.clone()),
+            audit,
             around,
             random,
             trace,
         }
+    }
+
+    fn audit(&self) -> MutexGuard<'_, Audit> {
+        self.audit.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn tick(&mut self) {
@@ -99,10 +109,10 @@ impl World {
             self.cause_event();
         }
         self.settle_open();
-        self.audit.look();
-        for _ in 0..self.random.between(1, 4) {
+        self.audit().look();
+        for _ in 0..self.random.between(2, 12) {
             let seat = self.random.index(self.seats.len());
-            self.step_any_thread(seat);
+            self.step_any_part(seat);
         }
         self.step_ghosts();
         self.ask();
@@ -119,20 +129,20 @@ impl World {
         }
     }
 
-    fn step_any_thread(&mut self, seat: usize) {
+    fn step_any_part(&mut self, seat: usize) {
         let Seat::Up(instance) = &mut self.seats[seat] else { return };
         if instance.stalled_until > self.tick {
             return;
         }
-        let thread = self.random.index(instance.threads());
-        self.step(seat, thread);
+        let part = self.random.index(instance.parts());
+        self.step(seat, part);
     }
 
-    fn step(&mut self, seat: usize, thread: usize) -> Stepped {
+    fn step(&mut self, seat: usize, part: usize) -> Stepped {
         let Seat::Up(instance) = &mut self.seats[seat] else { return Stepped::Idle };
-        let step = instance.step(thread);
-        self.trace.note(format_args!("{} {}.{seat}.{thread} {step:?}", self.around.clock.now(), self.tick));
-        self.audit.look();
+        let step = instance.step(part);
+        self.trace.note(format_args!("{} {}.{seat}.{part} {step:?}", self.around.clock.now(), self.tick));
+        self.audit().look();
         match step {
             Step::Done(stepped) => stepped,
             Step::Crashed => {
@@ -162,10 +172,10 @@ impl World {
 
     fn step_ghosts(&mut self) {
         for (mut ghost, until) in std::mem::take(&mut self.ghosts) {
-            let thread = self.random.index(ghost.threads());
-            let step = ghost.step(thread);
-            self.trace.note(format_args!("ghost {}.{thread} {step:?}", ghost.number));
-            self.audit.look();
+            let part = self.random.index(ghost.parts());
+            let step = ghost.step(part);
+            self.trace.note(format_args!("ghost {}.{part} {step:?}", ghost.number));
+            self.audit().look();
             if step == Step::Crashed || until <= self.tick {
                 self.graves.push(ghost.kill().1);
             } else {
@@ -185,8 +195,8 @@ impl World {
         let limit = self.random.between(1, 6) as usize;
         let Seat::Up(instance) = &self.seats[seat] else { return };
         if let Some(counts) = instance.counts(&self.around).filter(|_| is_time) {
-            queries::ask(&counts, &ad, scenario, &mut self.audit);
-            queries::ask_top(&counts, period, limit, &self.audit);
+            queries::ask(&counts, &ad, scenario, &mut self.audit());
+            queries::ask_top(&counts, period, limit, &self.audit());
         }
     }
 
@@ -215,7 +225,7 @@ impl World {
         for open in self.around.broker.open_transactions() {
             let commit = self.random.one_in(2);
             self.around.broker.settle(open, commit).unwrap();
-            self.audit.look();
+            self.audit().look();
         }
     }
 
@@ -229,26 +239,39 @@ impl World {
             let before = self.trace_of_positions();
             let mut idle = true;
             for seat in 0..self.seats.len() {
-                for thread in 0..self.around.scenario.threads {
-                    idle &= self.step(seat, thread) == Stepped::Idle;
+                let Seat::Up(instance) = &self.seats[seat] else { continue };
+                for part in 0..instance.parts() {
+                    idle &= self.step(seat, part) == Stepped::Idle;
                 }
             }
             quiet = if idle && before == self.trace_of_positions() { quiet + 1 } else { 0 };
             if quiet == QUIET_ROUNDS {
+                self.seats.iter().for_each(|seat| self.note_tasks(seat));
                 return;
             }
         }
+        self.seats.iter().for_each(|seat| self.note_tasks(seat));
         panic!("the instances do not come to rest");
     }
 
+    fn note_tasks(&self, seat: &Seat) {
+        let Seat::Up(instance) = seat else { return };
+        for task in instance.tasks() {
+            self.trace.note(format_args!(
+                "instance {}: {} {:?} {} {:?}",
+                instance.number, task.id, task.inputs, task.state, task.trouble
+            ));
+        }
+    }
+
     fn trace_of_positions(&self) -> String {
-        format!("{:?}", self.audit.positions)
+        format!("{:?}", self.audit().positions)
     }
 
     fn check_counts(&mut self) {
-        self.audit.look();
-        let scenario = &self.around.scenario;
-        Expected::of(scenario, &self.clicks, &self.audit).check(scenario, &self.clicks, &self.audit);
+        let (scenario, mut audit) = (&self.around.scenario, self.audit());
+        audit.look();
+        Expected::of(scenario, &self.clicks, &audit).check(scenario, &self.clicks, &audit);
     }
 
     /// Closes all instances but one, which takes everything over.
@@ -260,8 +283,29 @@ impl World {
         }
     }
 
+    /// What the instances have counted since they started adds up; and it is everything, where nothing can have been lost.
+    fn check_counters(&self) {
+        let mut all = RecordCounters::default();
+        for seat in &self.seats {
+            let Seat::Up(instance) = seat else { continue };
+            let records = instance.records();
+            assert_eq!(records.read, records.settled(), "{records:?}");
+            all.add(&records);
+        }
+        let (scenario, audit) = (&self.around.scenario, self.audit());
+        if scenario.event_one_in.is_none() {
+            self.trace.event(COUNTERS_COMPARED, "");
+            Expected::of(scenario, &self.clicks, &audit).check_counters(&self.clicks, &all);
+        }
+    }
+
     fn check_answers(&self) {
         let Seat::Up(instance) = &self.seats[0] else { panic!("nobody is left to ask") };
-        queries::check_all(&instance.counts(&self.around).unwrap(), &self.around.scenario, &self.audit);
+        let (scenario, counts) = (&self.around.scenario, instance.counts(&self.around));
+        // What is no count cannot be queried.
+        assert_eq!(counts.is_some(), !scenario.aggregates);
+        if let Some(counts) = counts {
+            queries::check_all(&counts, scenario, &self.audit());
+        }
     }
 }

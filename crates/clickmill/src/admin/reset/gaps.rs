@@ -1,14 +1,17 @@
-//! Positions that lie before the start of their log: what was between was deleted before it was counted.
+//! Positions that cannot be gone on from: what lay behind them was deleted before it was counted, with their topic or from its head.
 
 use millstream::broker::{Broker, CommittedOffset, Isolation};
 use millstream::record::{Offset, Partition, TopicPartition};
+use millstream::task::TopicIdentity;
+use millstream::task::metadata::OffsetMetadata;
 use millstream_kafka::KafkaBroker;
 
 use crate::admin::refuse_members;
 use crate::admin::topics::{Role, topics_of};
 use crate::config::Config;
 
-/// Offsets that are not there any more and were not counted: from the position to the log's start.
+/// Offsets that are not there any more and were not counted: from the position to the log's start, or whatever the topic held that was there
+/// before this one.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Gap {
     /// The partition.
@@ -17,6 +20,8 @@ pub struct Gap {
     pub committed: CommittedOffset,
     /// Where the log starts.
     pub start: Offset,
+    /// The topic that the log is of, where the position is one in the topic that was there before.
+    pub made_again: Option<TopicIdentity>,
 }
 
 /// The gaps in front of the application, in the clicks topic and the repartition topic.
@@ -27,19 +32,28 @@ pub fn gaps(broker: &KafkaBroker, config: &Config) -> anyhow::Result<Vec<Gap>> {
     let group = &config.engine.application_id;
     refuse_members(broker, group)?;
     let read = topics_of(config).into_iter().filter(|topic| matches!(topic.role, Role::Clicks | Role::Repartition));
-    let mut partitions = Vec::new();
+    let mut gaps = Vec::new();
     for topic in read {
-        let count = broker.describe_topic(&topic.name)?.map_or(0, |described| described.partitions);
-        partitions.extend((0..count).map(|p| TopicPartition::new(topic.name.clone(), Partition(p))));
+        let Some(described) = broker.describe_topic(&topic.name)? else { continue };
+        let partitions = (0..described.partitions).map(|p| TopicPartition::new(topic.name.clone(), Partition(p)));
+        gaps.extend(gaps_in(broker, group, TopicIdentity::of(&described), partitions.collect())?);
     }
+    Ok(gaps)
+}
+
+fn gaps_in(broker: &KafkaBroker, group: &str, topic: TopicIdentity, partitions: Vec<TopicPartition>) -> anyhow::Result<Vec<Gap>> {
     let committed = broker.committed(group, &partitions)?;
     let ranges = broker.log_ranges(&partitions, Isolation::ReadCommitted)?;
-    let each = partitions.into_iter().zip(committed).zip(ranges);
-    let gap = |((partition, committed), range): ((TopicPartition, Option<CommittedOffset>), millstream::broker::LogRange)| {
-        let committed = committed.filter(|committed| committed.offset < range.start)?;
-        Some(Gap { partition, committed, start: range.start })
-    };
-    Ok(each.filter_map(gap).collect())
+    let mut gaps = Vec::new();
+    for ((partition, committed), range) in partitions.into_iter().zip(committed).zip(ranges) {
+        let Some(committed) = committed else { continue };
+        let of_before = TopicIdentity::from_entries(&OffsetMetadata::decode(&committed.metadata)?.entries);
+        let made_again = of_before.is_some_and(|before| before != topic).then_some(topic);
+        if made_again.is_some() || committed.offset < range.start {
+            gaps.push(Gap { partition, committed, start: range.start, made_again });
+        }
+    }
+    Ok(gaps)
 }
 
 /// Moves the positions to the starts of their logs. Stream time and all else that lies beside them stays.
@@ -47,6 +61,14 @@ pub fn gaps(broker: &KafkaBroker, config: &Config) -> anyhow::Result<Vec<Gap>> {
 /// # Errors
 /// Where the positions cannot be set.
 pub fn accept(broker: &KafkaBroker, config: &Config, gaps: &[Gap]) -> anyhow::Result<()> {
-    let moved = |gap: &Gap| (gap.partition.clone(), CommittedOffset { offset: gap.start, ..gap.committed.clone() });
-    Ok(broker.set_committed(&config.engine.application_id, &gaps.iter().map(moved).collect::<Vec<_>>())?)
+    let moved = gaps.iter().map(moved).collect::<anyhow::Result<Vec<_>>>()?;
+    Ok(broker.set_committed(&config.engine.application_id, &moved)?)
+}
+
+fn moved(gap: &Gap) -> anyhow::Result<(TopicPartition, CommittedOffset)> {
+    let mut metadata = OffsetMetadata::decode(&gap.committed.metadata)?;
+    if let Some(topic) = gap.made_again {
+        topic.put_entries(&mut metadata.entries);
+    }
+    Ok((gap.partition.clone(), CommittedOffset { offset: gap.start, metadata: metadata.encode() }))
 }

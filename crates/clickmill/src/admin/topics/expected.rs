@@ -13,6 +13,8 @@ pub(super) const RETENTION_MS: &str = "retention.ms";
 pub(super) const RETENTION_BYTES: &str = "retention.bytes";
 pub(super) const MAX_MESSAGE_BYTES: &str = "max.message.bytes";
 pub(super) const TIMESTAMP_AFTER_MAX_MS: &str = "message.timestamp.after.max.ms";
+const TIMESTAMP_BEFORE_MAX_MS: &str = "message.timestamp.before.max.ms";
+pub(super) const TIMESTAMP_DIFFERENCE_MAX_MS: &str = "message.timestamp.difference.max.ms";
 const TIMESTAMP_TYPE: &str = "message.timestamp.type";
 const SEGMENT_BYTES: &str = "segment.bytes";
 
@@ -42,6 +44,9 @@ pub(super) fn expected(topic: &AppTopic, config: &Config, clicks: Option<&Found>
     };
     let settings = KafkaBroker::settings_of(&TopicSettings { retention: topic.retention, ..base(1) });
     let mut all: Vec<_> = settings.into_iter().map(|(name, value)| of_role(topic.role, name, value)).collect();
+    if topic.role != Role::Clicks {
+        all.push(of_role(topic.role, TIMESTAMP_DIFFERENCE_MAX_MS.to_owned(), i64::MAX.to_string()));
+    }
     if topic.role == Role::Clicks {
         // How long clicks are kept, and in which pieces, is the business of who owns the topic.
         all.retain(|setting| [CLEANUP_POLICY, TIMESTAMP_AFTER_MAX_MS].contains(&setting.name.as_str()));
@@ -87,6 +92,9 @@ fn risk(role: Role, setting: &str) -> &'static str {
         }
         (_, TIMESTAMP_AFTER_MAX_MS) => {
             "brokers refuse a record of a click that is ahead of their clock, and no commit succeeds any more"
+        }
+        (_, TIMESTAMP_BEFORE_MAX_MS | TIMESTAMP_DIFFERENCE_MAX_MS) => {
+            "brokers refuse a record of a click that is older by their clock, and no commit succeeds any more"
         }
         (Role::Changelog, TIMESTAMP_TYPE) => "the event time of counts is lost when they are restored",
         (_, TIMESTAMP_TYPE) => "the time of the original click is lost",

@@ -7,7 +7,8 @@ use millstream_kafka::KafkaBroker;
 use serde::Serialize;
 
 use super::expected::{
-    CLEANUP_POLICY, Expected, Found, RETENTION_MS, TIMESTAMP_AFTER_MAX_MS, expected, largest_click, loses_state,
+    CLEANUP_POLICY, Expected, Found, RETENTION_MS, TIMESTAMP_AFTER_MAX_MS, TIMESTAMP_DIFFERENCE_MAX_MS, expected, largest_click,
+    loses_state,
 };
 use super::{AppTopic, Role, topics_of};
 use crate::config::Config;
@@ -138,7 +139,9 @@ fn compare(role: Role, expected: &[Expected], found: &Found) -> Vec<SettingRepor
             loses_state: loses_state(role, &wanted.name, found),
         }
     };
-    expected.iter().map(report).collect()
+    // A name of the past is no news where the brokers have forgotten it.
+    let is_known = |wanted: &&Expected| wanted.name != TIMESTAMP_DIFFERENCE_MAX_MS || found.contains_key(&wanted.name);
+    expected.iter().filter(is_known).map(report).collect()
 }
 
 fn is_as_wanted(wanted: &Expected, found: &str) -> bool {
@@ -178,7 +181,7 @@ impl Survey {
     }
 
     /// How many partitions the topic of that role has.
-    pub(super) fn partitions(&self, role: Role) -> Option<u32> {
+    pub(crate) fn partitions(&self, role: Role) -> Option<u32> {
         self.of(role)?.partitions
     }
 

@@ -65,6 +65,9 @@ fn what_differs_and_loses_nothing_is_told_and_not_refused() {
         (Role::Late, "retention.ms", "1"),
         (Role::DeadLetter, "max.message.bytes", "1048588"),
         (Role::Repartition, "segment.bytes", "1073741824"),
+        (Role::Repartition, "message.timestamp.before.max.ms", "86400000"),
+        (Role::Changelog, "message.timestamp.before.max.ms", "86400000"),
+        (Role::Late, "message.timestamp.difference.max.ms", "86400000"),
         (Role::Clicks, "cleanup.policy", "compact"),
     ] {
         let survey = with(role, name, value);

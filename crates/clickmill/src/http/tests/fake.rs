@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Mutex;
+use std::time::Instant;
 
 use millstream::query::{
     Answer, Cancellation, Completeness, CountQueries, KeyCount, Period, QueryError, ReadOptions, WindowCount,
@@ -29,6 +30,7 @@ pub(super) struct Faults {
     pub(super) store: Option<StoreErrorKind>,
     pub(super) earliest: Option<Timestamp>,
     pub(super) not_ready: bool,
+    pub(super) intake_trouble: Option<String>,
     pub(super) panics: bool,
     pub(super) blocks: Option<Mutex<std::sync::mpsc::Receiver<()>>>,
 }
@@ -151,6 +153,7 @@ impl Mill for FakeMill {
         &self,
         clicks: &[IncomingClick<'_>],
         arrived: Timestamp,
+        _: Instant,
         idempotency: Option<Idempotency<'_>>,
     ) -> Result<Appended, AppendError> {
         assert!(!clicks.is_empty());
@@ -183,7 +186,11 @@ impl Mill for FakeMill {
     }
 
     fn readiness(&self) -> Readiness {
-        Readiness { ready: !self.faults.not_ready, tasks: vec![task("0_0", "running"), task("1_0", "restoring")] }
+        Readiness {
+            ready: !self.faults.not_ready,
+            tasks: vec![task("0_0", "running"), task("1_0", "restoring")],
+            intake_trouble: self.faults.intake_trouble.clone(),
+        }
     }
 
     fn cluster(&self) -> Cluster {
@@ -193,7 +200,13 @@ impl Mill for FakeMill {
             active_tasks: vec![task("0_0", "running")],
             standby_tasks: vec![],
         };
-        Cluster { application_id: "clickmill".into(), instances: vec![instance] }
+        let quarantined =
+            Quarantined { task: "1_1".into(), reason: "a record is wrong".into(), since: Timestamp(1_767_225_600_000) };
+        Cluster { application_id: "clickmill".into(), instances: vec![instance], quarantined: vec![quarantined] }
+    }
+
+    fn retry_task(&self, task: &str) -> bool {
+        task == "1_1"
     }
 }
 

@@ -35,6 +35,11 @@ async fn health_readiness_and_cluster() {
     });
     assert_eq!(cluster["instances"][0]["active_tasks"], json!([task]));
 
+    assert_eq!(
+        cluster["quarantined"],
+        json!([{"task": "1_1", "reason": "a record is wrong", "since": "2026-01-01T00:00:00.000Z"}])
+    );
+
     let waiting = Api::failing(Faults { not_ready: true, ..Faults::default() });
     let problem = waiting.get("/readyz").await.problem(503, "not-ready");
     assert_eq!(
@@ -43,6 +48,25 @@ async fn health_readiness_and_cluster() {
     );
     assert_eq!(problem["detail"], "tasks not running: 1_0");
     assert_eq!(waiting.get("/healthz").await.status, 200);
+}
+
+#[tokio::test]
+async fn only_a_task_in_quarantine_can_be_let_try_again() {
+    let api = Api::new();
+    let retry = |task: &str| Request::post(format!("/v1/cluster/tasks/{task}/retry")).body(Body::empty()).unwrap();
+    assert_eq!(api.send(retry("1_1")).await.status, 202);
+    let detail = api.send(retry("0_0")).await.problem(404, "not-found")["detail"].to_string();
+    assert!(detail.contains("0_0") && detail.contains("/v1/cluster"), "{detail}");
+}
+
+#[tokio::test]
+async fn what_keeps_clicks_from_being_stored_is_told_and_makes_no_instance_unready() {
+    assert_eq!(Api::new().get("/readyz").await.json(200)["intake_trouble"], Value::Null);
+    let faults = |not_ready| Faults { not_ready, intake_trouble: Some("NOT_ENOUGH_REPLICAS".to_owned()), ..Faults::default() };
+    let ready = Api::failing(faults(false)).get("/readyz").await.json(200);
+    assert_eq!((&ready["ready"], &ready["intake_trouble"]), (&json!(true), &json!("NOT_ENOUGH_REPLICAS")));
+    let waiting = Api::failing(faults(true)).get("/readyz").await.problem(503, "not-ready");
+    assert_eq!(waiting["intake_trouble"], "NOT_ENOUGH_REPLICAS");
 }
 
 #[tokio::test]
@@ -86,7 +110,16 @@ async fn the_api_describes_itself() {
     let description = api.get("/openapi.json").await.json(200);
     assert!(description["openapi"].as_str().unwrap().starts_with("3.1"));
     let paths: Vec<&String> = description["paths"].as_object().unwrap().keys().collect();
-    let expected = ["/healthz", "/metrics", "/readyz", "/v1/ads/top", "/v1/ads/{ad_id}/clicks", "/v1/clicks", "/v1/cluster"];
+    let expected = [
+        "/healthz",
+        "/metrics",
+        "/readyz",
+        "/v1/ads/top",
+        "/v1/ads/{ad_id}/clicks",
+        "/v1/clicks",
+        "/v1/cluster",
+        "/v1/cluster/tasks/{task}/retry",
+    ];
     assert_eq!(paths.len(), expected.len(), "{paths:?}");
     assert!(expected.iter().all(|path| paths.iter().any(|known| known == path)), "{paths:?}");
     assert!(description["paths"]["/v1/clicks"]["post"]["responses"]["422"].is_object());
@@ -102,6 +135,7 @@ async fn the_api_describes_itself() {
         "Instance",
         "IntakeAnswer",
         "Problem",
+        "Quarantined",
         "RankedAd",
         "Readiness",
         "Rejected",

@@ -8,7 +8,7 @@ use super::entries;
 use super::plan::Plan;
 use super::state::State;
 use super::storage::LogStorage;
-use super::unit::{GroupOffsets, Unit};
+use super::unit::{GroupOffsets, StagedRecords, Unit};
 use super::writer::Writer;
 use super::{Appended, Shared, lock};
 use crate::record::Timestamp;
@@ -178,23 +178,32 @@ pub(super) fn check(state: &State, unit: &Unit) -> Result<(), BrokerError> {
     if let Some((id, epoch)) = &unit.producer {
         state.check_producer(id, *epoch)?;
     }
-    for staged in &unit.records {
-        state.log(&staged.partition)?;
-    }
+    check_partitions(state, unit)?;
     for offsets in &unit.offsets {
         check_offsets(state, offsets)?;
     }
     Ok(())
 }
 
+/// Whether there are all partitions that the unit has records for. The error names the missing one where there is only one.
+fn check_partitions(state: &State, unit: &Unit) -> Result<(), BrokerError> {
+    let missing = |staged: &StagedRecords| Some((state.log(&staged.partition).err()?, staged.partition.clone()));
+    let mut all_missing = unit.records.iter().filter_map(missing);
+    match (all_missing.next(), all_missing.next()) {
+        (None, _) => Ok(()),
+        (Some((error, partition)), None) => Err(error.of_partition(partition)),
+        (Some((error, _)), Some(_)) => Err(error),
+    }
+}
+
 /// Whether those positions may be committed.
 pub(super) fn check_offsets(state: &State, offsets: &GroupOffsets) -> Result<(), BrokerError> {
-    let group = state.groups.get(&offsets.group.group);
+    let group = state.groups.get(offsets.fence.group());
     let unknown = || {
-        let message = format!("group {} has no members", offsets.group.group);
+        let message = format!("group {} has no members", offsets.fence.group());
         BrokerError::new(ErrorKind::AbortTransaction, message)
     };
-    group.ok_or_else(unknown)?.check(&offsets.group, offsets.offsets.iter().map(|(partition, _)| partition))
+    group.ok_or_else(unknown)?.check(&offsets.fence, offsets.offsets.iter().map(|(partition, _)| partition))
 }
 
 impl Appended {

@@ -49,7 +49,8 @@ impl LocalBatch {
 
 /// The error for stored bytes that are not what was written.
 pub(super) fn corrupt(partition: &TopicPartition, at: Offset, error: CorruptBatch) -> BrokerError {
-    BrokerError::new(ErrorKind::Stop, format!("the log of {partition} is corrupt: the record batch at offset {at}: {error}"))
+    let message = format!("the log of {partition} is corrupt: the record batch at offset {at}: {error}");
+    BrokerError::new(ErrorKind::Stop, message).of_partition(partition.clone())
 }
 
 /// Reads the records `from <= offset < before`, as many as one fetch takes. `before` is where a stored batch ends.
@@ -89,5 +90,5 @@ pub(super) fn fetch(
 /// The error for a position that the log does not have.
 pub(super) fn out_of_range(partition: &TopicPartition, position: Offset, start: Offset, end: Offset) -> BrokerError {
     let message = format!("position {position} of {partition} is outside its log, which holds {start} to {end}");
-    BrokerError::new(ErrorKind::OffsetOutOfRange, message)
+    BrokerError::new(ErrorKind::OffsetOutOfRange, message).of_partition(partition.clone())
 }

@@ -5,17 +5,20 @@
 //! | step | the partition is | until |
 //! |---|---|---|
 //! | a rebalance wants it elsewhere | held, to be revoked | its holder polls and is told `Revoked` |
-//! | told | held, may still be committed | its holder polls again, leaves or is expired |
+//! | told | held, may still be committed | its holder gives it up, leaves or is expired |
 //! | free | handed to the member that the rebalance chose | that member polls and is told `Assigned` |
 //!
-//! Every rebalance begins a new generation. A commit is valid where the member of its proof holds every partition named, and has
+//! Between being told and giving up a member goes on polling, and learns whatever else there is to learn. A partition that was told
+//! `Revoked` goes, even where a later rebalance wants it where it is: it then comes back as one that is free.
+//!
+//! Every rebalance begins a new generation, and so does every giving up. A commit is valid where the member of its proof holds every partition named, and has
 //! done so since a generation that is not after the proof's. So a proof stays good for the partitions that stay, and is worth
 //! nothing for one that went away, even where it came back to the same member since.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use super::super::{BrokerError, CommittedOffset, ErrorKind, GroupMetadata};
+use super::super::{BrokerError, CommittedOffset, ErrorKind, Fence, MemberEvent};
 use super::assignment::{MemberId, assign};
 use crate::record::{Topic, TopicPartition};
 
@@ -26,6 +29,8 @@ pub(super) struct Group {
     members: BTreeMap<MemberId, Member>,
     held: BTreeMap<TopicPartition, Holding>,
     target: BTreeMap<TopicPartition, MemberId>,
+    /// Whether a member may commit what it does not hold, as on Kafka.
+    trusts_members: bool,
     /// What the group has committed; it outlives its members.
     pub(super) offsets: BTreeMap<TopicPartition, CommittedOffset>,
 }
@@ -37,7 +42,7 @@ struct Member {
     assigned: BTreeSet<TopicPartition>,
     /// To be revoked, and not told yet.
     to_revoke: BTreeSet<TopicPartition>,
-    /// Told; given up at the next poll.
+    /// Told, and not given up yet.
     revoking: BTreeSet<TopicPartition>,
 }
 
@@ -46,14 +51,6 @@ struct Holding {
     member: MemberId,
     /// The generation in which the member got it.
     since: i32,
-}
-
-/// What a member is to be told.
-#[derive(Debug, PartialEq, Eq)]
-pub(super) enum MemberEvent {
-    Assigned { partitions: Vec<TopicPartition>, generation: i32 },
-    Revoked { partitions: Vec<TopicPartition> },
-    Lost,
 }
 
 impl Group {
@@ -112,36 +109,47 @@ impl Group {
 
     /// Whether a poll of that member would bring an event.
     pub(super) fn has_event(&self, id: MemberId) -> bool {
-        self.members.get(&id).is_none_or(|m| !(m.revoking.is_empty() && m.to_revoke.is_empty() && m.assigned.is_empty()))
+        self.members.get(&id).is_none_or(|member| !(member.to_revoke.is_empty() && member.assigned.is_empty()))
     }
 
-    /// A member polls: what it was told to give up is free from here on, and it learns what there is to learn.
-    /// `freed` is set where others may have events now.
-    pub(super) fn poll(&mut self, id: MemberId, freed: &mut bool) -> Option<MemberEvent> {
+    /// A member of this group, which has that name, polls: the next thing that it has to learn.
+    pub(super) fn poll(&mut self, name: &Arc<str>, id: MemberId) -> MemberEvent {
         let Some(member) = self.members.get_mut(&id) else {
-            return Some(MemberEvent::Lost);
+            return MemberEvent::Lost;
         };
-        let revoked = std::mem::take(&mut member.revoking);
-        if !revoked.is_empty() {
-            self.held.retain(|partition, _| !revoked.contains(partition));
-            self.hand_out();
-            *freed = true;
-        }
-        let member = self.members.get_mut(&id)?;
         if !member.to_revoke.is_empty() {
-            member.revoking = std::mem::take(&mut member.to_revoke);
-            return Some(MemberEvent::Revoked { partitions: member.revoking.iter().cloned().collect() });
+            let told = std::mem::take(&mut member.to_revoke);
+            member.revoking.extend(told.iter().cloned());
+            return MemberEvent::Revoked { partitions: told.into_iter().collect() };
         }
         if member.assigned.is_empty() {
-            return None;
+            return MemberEvent::Nothing;
         }
         let partitions = std::mem::take(&mut member.assigned).into_iter().collect();
-        Some(MemberEvent::Assigned { partitions, generation: self.generation })
+        MemberEvent::Assigned { partitions, fence: Fence::new(name.clone(), self.generation, member_name(id)) }
     }
 
-    /// Whether the member still holds the partition.
-    pub(super) fn holds(&self, id: MemberId, partition: &TopicPartition) -> bool {
-        self.held.get(partition).is_some_and(|holding| holding.member == id)
+    /// A member gives up those of these partitions that it was told to: they are free from here on. Whether there were any, so that
+    /// somebody may have events now.
+    pub(super) fn give_up(&mut self, id: MemberId, partitions: &[TopicPartition]) -> bool {
+        let Some(member) = self.members.get_mut(&id) else { return false };
+        let given_up: Vec<_> = partitions.iter().filter(|partition| member.revoking.remove(*partition)).collect();
+        if given_up.is_empty() {
+            return false;
+        }
+        for partition in given_up {
+            self.held.remove(partition);
+        }
+        // What goes back to the member that had it must not be good under a proof that it was given before.
+        self.generation += 1;
+        self.hand_out();
+        true
+    }
+
+    /// From now on members are believed that they hold what they commit. Kafka never checks who owns a partition: it is for the engine
+    /// to commit nothing of what it has given up or lost.
+    pub(super) fn trust_members(&mut self) {
+        self.trusts_members = true;
     }
 
     /// Whether any member consumes the topic.
@@ -152,20 +160,23 @@ impl Group {
     /// Whether positions of these partitions may be committed on that proof.
     pub(super) fn check<'a>(
         &self,
-        proof: &GroupMetadata,
+        proof: &Fence,
         partitions: impl Iterator<Item = &'a TopicPartition>,
     ) -> Result<(), BrokerError> {
         let refuse = |reason: String| {
-            let (member, group, generation) = (&proof.member, &proof.group, proof.generation);
+            let (member, group, generation) = (proof.member(), proof.group(), proof.generation());
             let message = format!("member {member} of group {group}, generation {generation}: {reason}");
             Err(BrokerError::new(ErrorKind::AbortTransaction, message))
         };
-        let Some(id) = parse_member_name(&proof.member).filter(|id| self.members.contains_key(id)) else {
+        let Some(id) = parse_member_name(proof.member()).filter(|id| self.members.contains_key(id)) else {
             return refuse(format!("is no longer a member (generation {})", self.generation));
         };
+        if self.trusts_members {
+            return Ok(());
+        }
         for partition in partitions {
             match self.held.get(partition) {
-                Some(holding) if holding.member == id && holding.since <= proof.generation => {}
+                Some(holding) if holding.member == id && holding.since <= proof.generation() => {}
                 _ => return refuse(format!("does not hold {partition} under this generation")),
             }
         }
@@ -205,6 +216,8 @@ mod tests {
     enum Step {
         Join,
         Poll(usize),
+        /// The member, and which of the partitions that it was told to give up, by turns.
+        GiveUp(usize, usize),
         Remove(usize),
         RevokeAll,
         Grow,
@@ -214,36 +227,70 @@ mod tests {
         prop_oneof![
             2 => Just(Step::Join),
             12 => any::<usize>().prop_map(Step::Poll),
+            6 => (any::<usize>(), 1..4_usize).prop_map(|(member, every)| Step::GiveUp(member, every)),
             1 => any::<usize>().prop_map(Step::Remove),
             1 => Just(Step::RevokeAll),
             1 => Just(Step::Grow),
         ]
     }
 
-    /// What a member believes: what it holds, what it has been told to give up, and its newest proof.
+    /// What a member believes.
     #[derive(Debug, Default)]
     struct Belief {
         held: BTreeSet<TopicPartition>,
+        /// Held, and told to give up.
         going: BTreeSet<TopicPartition>,
+        /// Its newest proof.
         generation: i32,
+        /// What it has given up, and its newest proof then.
+        gone: Vec<(TopicPartition, i32)>,
     }
 
-    fn poll(group: &mut Group, id: MemberId, belief: &mut Belief) {
-        let going = std::mem::take(&mut belief.going);
-        belief.held.retain(|partition| !going.contains(partition));
-        match group.poll(id, &mut false) {
-            Some(MemberEvent::Assigned { partitions, generation }) => {
-                belief.held.extend(partitions);
-                belief.generation = generation;
+    impl Belief {
+        fn poll(&mut self, group: &mut Group, id: MemberId) {
+            match group.poll(&"g".into(), id) {
+                MemberEvent::Assigned { partitions, fence } => {
+                    self.held.extend(partitions);
+                    self.generation = fence.generation();
+                }
+                MemberEvent::Revoked { partitions } => self.going.extend(partitions),
+                MemberEvent::Lost => panic!("member {id} was not removed"),
+                MemberEvent::Nothing => {}
             }
-            Some(MemberEvent::Revoked { partitions }) => belief.going.extend(partitions),
-            Some(MemberEvent::Lost) => panic!("member {id} was not removed"),
-            None => {}
+        }
+
+        fn give_up(&mut self, group: &mut Group, id: MemberId, every: usize) {
+            let given_up: Vec<_> = self.going.iter().step_by(every).cloned().collect();
+            // What is not asked back, it says nothing of.
+            let said: Vec<_> = given_up.iter().chain(self.held.difference(&self.going)).cloned().collect();
+            assert_eq!(group.give_up(id, &said), !given_up.is_empty());
+            for partition in given_up {
+                self.held.remove(&partition);
+                self.going.remove(&partition);
+                self.gone.push((partition, self.generation));
+            }
         }
     }
 
-    fn proof(id: MemberId, generation: i32) -> GroupMetadata {
-        GroupMetadata { group: "g".into(), generation, member: member_name(id) }
+    fn proof(id: MemberId, generation: i32) -> Fence {
+        Fence::new("g", generation, member_name(id))
+    }
+
+    fn check_all(group: &Group, beliefs: &BTreeMap<MemberId, Belief>) -> Result<(), TestCaseError> {
+        let mut seen = BTreeSet::new();
+        for (id, belief) in beliefs {
+            for partition in &belief.held {
+                prop_assert!(seen.insert(partition.clone()), "{partition} is in two hands");
+                prop_assert!(group.check(&proof(*id, belief.generation), std::iter::once(partition)).is_ok());
+            }
+            for (partition, generation) in &belief.gone {
+                prop_assert!(
+                    group.check(&proof(*id, *generation), std::iter::once(partition)).is_err(),
+                    "{partition} was given up"
+                );
+            }
+        }
+        Ok(())
     }
 
     proptest! {
@@ -258,12 +305,16 @@ mod tests {
                 match step {
                     Step::Join => drop(beliefs.insert(group.join(std::slice::from_ref(&topic), &counts), Belief::default())),
                     Step::Poll(n) => if let Some(id) = pick(&beliefs, n) {
-                        poll(&mut group, id, beliefs.get_mut(&id).unwrap());
+                        beliefs.get_mut(&id).unwrap().poll(&mut group, id);
+                    },
+                    Step::GiveUp(n, every) => if let Some(id) = pick(&beliefs, n) {
+                        beliefs.get_mut(&id).unwrap().give_up(&mut group, id, every);
                     },
                     Step::Remove(n) => if let Some(id) = pick(&beliefs, n) {
                         let zombie = beliefs.remove(&id).unwrap();
                         prop_assert!(group.remove(id, &counts));
                         prop_assert!(group.check(&proof(id, zombie.generation), zombie.held.iter()).is_err());
+                        prop_assert!(!group.give_up(id, &Vec::from_iter(zombie.going)));
                     },
                     Step::RevokeAll => group.revoke_all(),
                     Step::Grow => {
@@ -271,18 +322,15 @@ mod tests {
                         group.rebalance(&counts);
                     }
                 }
-                let mut seen = BTreeSet::new();
-                for (id, belief) in &beliefs {
-                    for partition in &belief.held {
-                        prop_assert!(seen.insert(partition.clone()), "{partition} is in two hands");
-                        prop_assert!(group.check(&proof(*id, belief.generation), std::iter::once(partition)).is_ok());
-                    }
-                }
+                check_all(&group, &beliefs)?;
             }
             // Left alone, everything finds an owner.
-            while let Some(id) = beliefs.keys().copied().find(|id| group.has_event(*id)) {
-                poll(&mut group, id, beliefs.get_mut(&id).unwrap());
+            let is_busy = |group: &Group, id: MemberId, belief: &Belief| group.has_event(id) || !belief.going.is_empty();
+            while let Some((id, belief)) = beliefs.iter_mut().find(|(id, belief)| is_busy(&group, **id, belief)) {
+                belief.poll(&mut group, *id);
+                belief.give_up(&mut group, *id, 1);
             }
+            check_all(&group, &beliefs)?;
             let held: BTreeSet<_> = beliefs.values().flat_map(|belief| belief.held.iter().cloned()).collect();
             let all: BTreeSet<_> = (0..counts[&topic]).map(|p| TopicPartition::new(topic.clone(), Partition(p))).collect();
             prop_assert_eq!(held, if beliefs.is_empty() { BTreeSet::new() } else { all });

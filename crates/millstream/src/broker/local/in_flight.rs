@@ -46,7 +46,7 @@ impl OpenTransactions {
         self.by_number
             .values()
             .flat_map(|open| &open.unit.offsets)
-            .any(|offsets| &*offsets.group.group == group && offsets.offsets.iter().any(|(touched, _)| touched == partition))
+            .any(|offsets| &**offsets.fence.group() == group && offsets.offsets.iter().any(|(touched, _)| touched == partition))
     }
 }
 

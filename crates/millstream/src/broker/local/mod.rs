@@ -13,14 +13,15 @@
 mod assignment;
 mod batch;
 mod commit;
-mod consumer;
 mod entries;
 pub mod faults;
 mod fetch;
+mod fetcher;
 mod group;
 mod in_flight;
 mod log;
 mod maintenance;
+mod membership;
 mod memory;
 mod plan;
 mod producer;
@@ -34,9 +35,10 @@ mod writer;
 use std::collections::BTreeMap;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 
-pub use consumer::LocalConsumer;
 pub use fetch::LocalBatch;
+pub use fetcher::LocalFetcher;
 pub use maintenance::IDEMPOTENCY_KEPT_FOR;
+pub use membership::LocalMembership;
 pub use memory::{MemoryBroker, MemoryLog};
 pub use producer::LocalProducer;
 pub use reader::LocalReader;
@@ -154,7 +156,8 @@ fn identity(storage: &impl LogStorage, new_cluster_id: &str) -> Result<String, B
 }
 
 impl<S: LogStorage> Broker for LocalBroker<S> {
-    type Consumer = LocalConsumer<S>;
+    type Membership = LocalMembership<S>;
+    type Fetcher = LocalFetcher<S>;
     type Producer = LocalProducer<S>;
     type Reader = LocalReader<S>;
 
@@ -201,8 +204,13 @@ impl<S: LogStorage> Broker for LocalBroker<S> {
         Ok(partitions.iter().map(|partition| offsets.get(partition).cloned()).collect())
     }
 
-    fn subscribe(&self, group: &str, _: &str, topics: &[Topic]) -> Result<Self::Consumer, BrokerError> {
-        LocalConsumer::join(self.shared.clone(), group, topics)
+    /// A member gets a new name in any case: memberships do not outlive the process.
+    fn join(&self, group: &str, _: &str, topics: &[Topic]) -> Result<Self::Membership, BrokerError> {
+        LocalMembership::join(self.shared.clone(), group, topics)
+    }
+
+    fn fetcher(&self) -> Result<Self::Fetcher, BrokerError> {
+        Ok(LocalFetcher::new(self.shared.clone()))
     }
 
     fn producer(&self, transactional_id: &str) -> Result<Self::Producer, BrokerError> {

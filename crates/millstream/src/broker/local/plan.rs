@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use super::super::{BrokerError, CommittedOffset, Delivered, GroupMetadata};
+use super::super::{BrokerError, CommittedOffset, Delivered};
 use super::batch::{BatchBuilder, NEVER_CLEANED};
 use super::entries;
 use super::log::{Log, SEGMENT_BYTES, Segment};
@@ -78,7 +78,8 @@ impl<'a> Plan<'a> {
 
     /// Adds positions of groups.
     pub(super) fn add_offsets(&mut self, state: &State, of_groups: &[GroupOffsets]) -> Result<(), BrokerError> {
-        for GroupOffsets { group: GroupMetadata { group, .. }, offsets } in of_groups {
+        for GroupOffsets { fence, offsets } in of_groups {
+            let group = fence.group();
             for (partition, committed) in offsets {
                 let key = entries::offset_key(group, state.log(partition)?.id);
                 match state.groups.get(group).and_then(|known| known.offsets.get(partition)) {

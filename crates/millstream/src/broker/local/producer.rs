@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::super::{BrokerError, CommittedOffset, Delivered, ErrorKind, GroupMetadata, TransactionalProducer};
+use super::super::{BrokerError, CommittedOffset, Delivered, ErrorKind, Fence, TransactionalProducer};
 use super::commit::check_offsets;
 use super::storage::LogStorage;
 use super::unit::{GroupOffsets, Unit};
@@ -69,8 +69,8 @@ impl<S: LogStorage> TransactionalProducer for LocalProducer<S> {
         Ok(())
     }
 
-    fn send_offsets(&mut self, group: &GroupMetadata, offsets: &[(TopicPartition, CommittedOffset)]) -> Result<(), BrokerError> {
-        let offsets = GroupOffsets { group: group.clone(), offsets: offsets.to_vec() };
+    fn send_offsets(&mut self, fence: &Fence, offsets: &[(TopicPartition, CommittedOffset)]) -> Result<(), BrokerError> {
+        let offsets = GroupOffsets { fence: fence.clone(), offsets: offsets.to_vec() };
         {
             let state = lock(&self.shared.state);
             state.check_producer(&self.id, self.epoch)?;

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use super::super::{CommittedOffset, GroupMetadata};
+use super::super::{CommittedOffset, Fence};
 use super::batch::BatchBuilder;
 use crate::record::{Record, TopicPartition};
 
@@ -31,7 +31,7 @@ pub(super) struct StagedRecords {
 /// Positions of a group, and the membership that vouches for them.
 #[derive(Debug, Clone)]
 pub(super) struct GroupOffsets {
-    pub(super) group: GroupMetadata,
+    pub(super) fence: Fence,
     pub(super) offsets: Vec<(TopicPartition, CommittedOffset)>,
 }
 

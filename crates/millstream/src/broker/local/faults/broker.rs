@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 
 use super::super::lock;
-use super::{Call, Fault, Faults, FaultyConsumer, FaultyProducer, FaultyReader, MemoryBroker};
+use super::{Call, Fault, Faults, FaultyFetcher, FaultyMembership, FaultyProducer, FaultyReader, MemoryBroker, asked_for};
 use crate::broker::{Broker, BrokerError, CommittedOffset, ErrorKind, Isolation, LogRange, TopicDescription, TopicSettings};
 use crate::record::{Offset, Topic, TopicPartition};
 
@@ -16,7 +16,7 @@ pub struct FaultyBroker {
     pub(super) instance: Arc<Instance>,
 }
 
-/// What an instance's broker, consumers and producers share.
+/// What an instance's broker, and all that it has made, share.
 pub(super) struct Instance {
     faults: Arc<dyn Faults>,
     crashed: AtomicBool,
@@ -70,7 +70,7 @@ impl FaultyBroker {
                 self.crash();
                 self.instance.alive()?;
             }
-            Some(Fault::Fail(kind)) => return Err(BrokerError::new(kind, format!("a fault was asked for at {call:?}"))),
+            Some(Fault::Fail(kind)) => return Err(asked_for(call, kind)),
             Some(Fault::LoseMembership) => self.expire_members(),
             Some(Fault::Rebalance) => {
                 let groups: BTreeSet<_> = lock(&self.instance.members).iter().map(|(group, _)| group.clone()).collect();
@@ -104,7 +104,8 @@ impl Instance {
 }
 
 impl Broker for FaultyBroker {
-    type Consumer = FaultyConsumer;
+    type Membership = FaultyMembership;
+    type Fetcher = FaultyFetcher;
     type Producer = FaultyProducer;
     type Reader = FaultyReader;
 
@@ -132,11 +133,16 @@ impl Broker for FaultyBroker {
         self.call(Call::Committed, |broker| broker.committed(group, partitions))
     }
 
-    fn subscribe(&self, group: &str, member: &str, topics: &[Topic]) -> Result<FaultyConsumer, BrokerError> {
-        let fault = self.before(Call::Subscribe)?;
-        let consumer = FaultyConsumer::new(self.clone(), group, self.broker.subscribe(group, member, topics)?);
+    fn join(&self, group: &str, member: &str, topics: &[Topic]) -> Result<FaultyMembership, BrokerError> {
+        let fault = self.before(Call::Join)?;
+        let membership = FaultyMembership::new(self.clone(), group, self.broker.join(group, member, topics)?);
         self.after(fault)?;
-        Ok(consumer)
+        Ok(membership)
+    }
+
+    fn fetcher(&self) -> Result<FaultyFetcher, BrokerError> {
+        let fetcher = self.call(Call::Fetcher, |broker| broker.fetcher())?;
+        Ok(FaultyFetcher::new(self.clone(), fetcher))
     }
 
     fn producer(&self, transactional_id: &str) -> Result<FaultyProducer, BrokerError> {

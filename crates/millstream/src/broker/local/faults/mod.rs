@@ -8,13 +8,21 @@
 //! instance may be started before or after that.
 
 mod broker;
-mod consumer;
+mod fetcher;
+mod membership;
 mod plan;
 mod producer;
 
 pub use broker::FaultyBroker;
-pub use consumer::{FaultyConsumer, FaultyReader};
+pub use fetcher::{FaultyFetcher, FaultyReader};
+pub use membership::FaultyMembership;
 pub use plan::{Call, CommitOutcome, Fault, Faults, FaultsAt, SeededFaults};
 pub use producer::FaultyProducer;
 
 use super::MemoryBroker;
+use crate::broker::{BrokerError, ErrorKind};
+
+/// The error of a call that was to fail.
+fn asked_for(call: Call, kind: ErrorKind) -> BrokerError {
+    BrokerError::new(kind, format!("a fault was asked for at {call:?}"))
+}

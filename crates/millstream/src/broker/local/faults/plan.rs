@@ -20,12 +20,18 @@ pub enum Call {
     Commit,
     /// [`crate::broker::TransactionalProducer::abort`].
     Abort,
-    /// [`crate::broker::Consumer::poll`].
+    /// [`crate::broker::Membership::poll`].
     Poll,
+    /// [`crate::broker::Membership::give_up`].
+    GiveUp,
+    /// [`crate::broker::Fetcher::poll`].
+    Fetch,
     /// [`crate::broker::LogReader::read`].
     Read,
-    /// [`crate::broker::Broker::subscribe`].
-    Subscribe,
+    /// [`crate::broker::Broker::join`].
+    Join,
+    /// [`crate::broker::Broker::fetcher`].
+    Fetcher,
     /// [`crate::broker::Broker::producer`].
     Producer,
     /// [`crate::broker::Broker::committed`].
@@ -48,11 +54,15 @@ pub enum Fault {
     /// The call fails with an error of that kind and has no effect: [`ErrorKind::Retry`] for a full disk,
     /// [`ErrorKind::AbortTransaction`] for a commit that is refused.
     Fail(ErrorKind),
+    /// As [`Fault::Fail`], for one partition alone, which the error names: the one that a send is for, the latest that a commit's
+    /// transaction has sent to, or the one whose turn it is at a fetch, which stops it. On another call, or where there is no such
+    /// partition: no fault.
+    FailPartition(ErrorKind),
     /// A commit fails with [`ErrorKind::OutcomeUnknown`], and this is what becomes of it. On another call: no fault.
     OutcomeUnknown(CommitOutcome),
     /// A commit succeeds, and uses up that many offsets more at the end of each partition it wrote to. On another call: no fault.
     BurnOffsets(u32),
-    /// A poll or a read brings nothing, whatever there is. On another call: no fault.
+    /// A poll, a fetch or a read brings nothing, whatever there is. On another call: no fault.
     Nothing,
     /// The memberships of this instance expire before the call, unknown to it: the others have its partitions at once.
     LoseMembership,

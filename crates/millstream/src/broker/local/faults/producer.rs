@@ -1,8 +1,8 @@
 //! A producer whose calls may fail.
 
 use super::super::{LocalProducer, MemoryLog};
-use super::{Call, CommitOutcome, Fault, FaultyBroker};
-use crate::broker::{BrokerError, CommittedOffset, Delivered, ErrorKind, GroupMetadata, TransactionalProducer};
+use super::{Call, CommitOutcome, Fault, FaultyBroker, asked_for};
+use crate::broker::{BrokerError, CommittedOffset, Delivered, ErrorKind, Fence, TransactionalProducer};
 use crate::record::{Record, TopicPartition};
 
 /// A producer of a [`FaultyBroker`].
@@ -10,11 +10,13 @@ use crate::record::{Record, TopicPartition};
 pub struct FaultyProducer {
     broker: FaultyBroker,
     producer: LocalProducer<MemoryLog>,
+    /// The partition that the open transaction has sent to last.
+    sent_to: Option<TopicPartition>,
 }
 
 impl FaultyProducer {
     pub(super) fn new(broker: FaultyBroker, producer: LocalProducer<MemoryLog>) -> Self {
-        Self { broker, producer }
+        Self { broker, producer, sent_to: None }
     }
 
     fn call<T>(
@@ -41,21 +43,30 @@ impl FaultyProducer {
 
 impl TransactionalProducer for FaultyProducer {
     fn begin(&mut self) -> Result<(), BrokerError> {
+        self.sent_to = None;
         self.call(Call::Begin, |producer| producer.begin())
     }
 
     fn send(&mut self, to: &TopicPartition, record: &Record<'_>) -> Result<(), BrokerError> {
-        self.call(Call::Send, |producer| producer.send(to, record))
+        let fault = self.broker.before(Call::Send)?;
+        let outcome = match fault {
+            Some(Fault::FailPartition(kind)) => Err(asked_for(Call::Send, kind).of_partition(to.clone())),
+            _ => self.producer.send(to, record),
+        };
+        self.sent_to = Some(to.clone());
+        self.broker.after(fault)?;
+        outcome
     }
 
-    fn send_offsets(&mut self, group: &GroupMetadata, offsets: &[(TopicPartition, CommittedOffset)]) -> Result<(), BrokerError> {
-        self.call(Call::SendOffsets, |producer| producer.send_offsets(group, offsets))
+    fn send_offsets(&mut self, fence: &Fence, offsets: &[(TopicPartition, CommittedOffset)]) -> Result<(), BrokerError> {
+        self.call(Call::SendOffsets, |producer| producer.send_offsets(fence, offsets))
     }
 
     fn commit(&mut self) -> Result<Delivered, BrokerError> {
         let fault = self.broker.before(Call::Commit)?;
-        let outcome = match fault {
-            Some(Fault::OutcomeUnknown(outcome)) => self.commit_unknown(outcome),
+        let outcome = match (fault, &self.sent_to) {
+            (Some(Fault::OutcomeUnknown(outcome)), _) => self.commit_unknown(outcome),
+            (Some(Fault::FailPartition(kind)), Some(sent_to)) => Err(asked_for(Call::Commit, kind).of_partition(sent_to.clone())),
             _ => self.producer.commit(),
         };
         if let (Some(Fault::BurnOffsets(count)), Ok(delivered)) = (fault, &outcome) {

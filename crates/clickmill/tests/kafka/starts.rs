@@ -1,0 +1,59 @@
+//! Starts that wait for a cluster: they say what they wait for, and end when they are told to.
+
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use kafka_test_server::Cluster;
+
+use crate::service::{Service, pause};
+use crate::{cluster, topic};
+
+fn service(dir: &Path, servers: &str, name: &str) -> Service {
+    let clicks = format!("{name}-clicks");
+    topic::create(servers, &clicks, 2, &[]);
+    let configuration = format!(
+        "[engine]\napplication_id = \"{name}\"\nmemory = \"256MiB\"\nthreads = 2\n[clicks]\ntopic = \"{clicks}\"\n\
+         [kafka]\nbootstrap.servers = \"{servers}\"\nsession.timeout.ms = 8000\n"
+    );
+    Service::new(dir, &configuration)
+}
+
+/// The group waits for the members of a process that was killed, and with it whoever starts again.
+#[test]
+fn a_start_says_which_group_it_waits_for() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut service = service(dir.path(), cluster::shared().bootstrap_servers(), "waits");
+    service.start_and_wait();
+    assert!(!service.log().contains("waits for group"), "{}", service.log());
+    service.kill();
+    service.start_and_wait();
+    let log = service.log();
+    let line = log.lines().find(|line| line.contains("not ready yet: waits for group waits to share")).unwrap_or_else(|| {
+        panic!("it does not say what it waits for:\n{log}");
+    });
+    assert!(line.contains("it has 2 members; one that was killed") && line.contains("(session.timeout.ms = 8000)"), "{line}");
+    service.stop();
+}
+
+/// Brokers that hang before the first task runs: there is nothing to commit, and nobody to leave.
+#[test]
+fn a_signal_ends_it_before_its_tasks_run() {
+    let cluster = Cluster::start_with(1, &[("group.initial.rebalance.delay.ms", "3000")]);
+    let dir = tempfile::tempdir().unwrap();
+    let mut service = service(dir.path(), cluster.bootstrap_servers(), "hangs");
+    service.start();
+    let began = Instant::now();
+    while !service.log().contains("Clickmill is up") {
+        assert!(began.elapsed() < Duration::from_secs(60), "{}", service.log());
+        pause(Duration::from_millis(5));
+    }
+    cluster.suspend(0);
+    // Whoever asks a broker now waits for its answer.
+    pause(Duration::from_secs(1));
+    let began = Instant::now();
+    service.signal("TERM");
+    assert_eq!(service.wait_for_end().code(), Some(0), "{}", service.log());
+    assert!(began.elapsed() < Duration::from_secs(8), "{}", service.log());
+    assert!(service.log().contains("stopped before a task ran"), "{}", service.log());
+    cluster.resume(0);
+}

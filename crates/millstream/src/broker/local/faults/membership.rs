@@ -1,0 +1,68 @@
+//! Memberships whose calls may fail.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::super::{LocalMembership, MemoryLog, lock};
+use super::{Call, Fault, FaultyBroker};
+use crate::broker::{BrokerError, MemberEvent, Membership};
+use crate::record::TopicPartition;
+
+/// A membership of a [`FaultyBroker`]. Dropped while its instance lives, it leaves the group; after a crash it stays a member until
+/// [`FaultyBroker::expire_members`].
+#[derive(Debug)]
+pub struct FaultyMembership {
+    broker: FaultyBroker,
+    group: Arc<str>,
+    membership: LocalMembership<MemoryLog>,
+}
+
+impl FaultyMembership {
+    pub(super) fn new(broker: FaultyBroker, group: &str, membership: LocalMembership<MemoryLog>) -> Self {
+        let membership = Self { broker, group: group.into(), membership };
+        membership.note_member();
+        membership
+    }
+
+    /// A poll after a loss joins again, under a new name.
+    fn note_member(&self) {
+        if let Some(member) = self.membership.member() {
+            lock(&self.broker.instance.members).insert((self.group.clone(), member));
+        }
+    }
+}
+
+impl Membership for FaultyMembership {
+    fn poll(&mut self, max_wait: Duration) -> Result<MemberEvent, BrokerError> {
+        let fault = self.broker.before(Call::Poll)?;
+        let event = match fault {
+            Some(Fault::Nothing) => Ok(MemberEvent::Nothing),
+            _ => self.membership.poll(max_wait),
+        };
+        self.note_member();
+        self.broker.after(fault)?;
+        event
+    }
+
+    fn give_up(&mut self, partitions: &[TopicPartition]) -> Result<(), BrokerError> {
+        let fault = self.broker.before(Call::GiveUp)?;
+        let outcome = self.membership.give_up(partitions);
+        self.broker.after(fault)?;
+        outcome
+    }
+
+    fn leave(&mut self) -> Result<(), BrokerError> {
+        let fault = self.broker.before(Call::Other)?;
+        let outcome = self.membership.leave();
+        self.broker.after(fault)?;
+        outcome
+    }
+}
+
+impl Drop for FaultyMembership {
+    fn drop(&mut self) {
+        if self.broker.is_crashed() {
+            self.membership.abandon();
+        }
+    }
+}

@@ -1,0 +1,80 @@
+//! Membership in a consumer group: who we are, what we are assigned, and under which proof. It moves no data.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::BrokerError;
+use crate::record::TopicPartition;
+
+/// An instance as a member of its application's group.
+///
+/// Partitions come with [`MemberEvent::Assigned`] and go in two steps, so that nobody has one before its owner has ended its work on
+/// it: [`MemberEvent::Revoked`] asks for it back, [`Membership::give_up`] reports that the work has ended.
+pub trait Membership: Send {
+    /// Waits for the next event, at most so long. Has to be called often, for as long as this is to remain a member, also between a
+    /// [`MemberEvent::Revoked`] and the report that answers it.
+    ///
+    /// # Errors
+    /// [`super::ErrorKind::Fenced`]: this membership is of no use any more, join anew.
+    fn poll(&mut self, max_wait: Duration) -> Result<MemberEvent, BrokerError>;
+
+    /// Reports that the work on partitions that were revoked has ended: the last transaction with a position of theirs has an outcome
+    /// that is known. The group may give them to others from here on. Of partitions that are not (or no longer) asked back it says nothing.
+    fn give_up(&mut self, partitions: &[TopicPartition]) -> Result<(), BrokerError>;
+
+    /// Leaves the group, so that others take over at once.
+    fn leave(&mut self) -> Result<(), BrokerError>;
+}
+
+/// What a member is told.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum MemberEvent {
+    /// Partitions are ours from now on.
+    Assigned {
+        /// The partitions that came; none where only the proof is another.
+        partitions: Vec<TopicPartition>,
+        /// The proof under which everything that this member now holds is to be committed.
+        fence: Fence,
+    },
+    /// Partitions are asked back. They are ours, and may be committed under the fence told last, until [`Membership::give_up`].
+    Revoked {
+        /// The partitions that are to go.
+        partitions: Vec<TopicPartition>,
+    },
+    /// The membership is gone, and all its partitions with it; nothing of theirs can be committed any more. The next poll
+    /// joins again.
+    Lost,
+    /// Nothing came in the time given.
+    Nothing,
+}
+
+/// Proof of the membership under which partitions were assigned, carried by every commit of theirs: the broker refuses one that is out
+/// of date. Only brokers look inside.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Fence {
+    group: Arc<str>,
+    generation: i32,
+    member: Arc<str>,
+}
+
+impl Fence {
+    /// The proof of a member in a generation of its group.
+    pub fn new(group: impl Into<Arc<str>>, generation: i32, member: impl Into<Arc<str>>) -> Self {
+        Self { group: group.into(), generation, member: member.into() }
+    }
+
+    /// The group.
+    pub fn group(&self) -> &Arc<str> {
+        &self.group
+    }
+
+    /// The generation in which the partitions were assigned.
+    pub fn generation(&self) -> i32 {
+        self.generation
+    }
+
+    /// The member.
+    pub fn member(&self) -> &Arc<str> {
+        &self.member
+    }
+}

@@ -1,0 +1,143 @@
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::context::{Parts, Stepped, StreamsError};
+use super::handover::Handover;
+use super::plan::Plan;
+use super::task::Task;
+use crate::broker::{Broker, BrokerError, ErrorKind, Fence, MemberEvent, Membership};
+use crate::record::TopicPartition;
+use crate::task::TaskId;
+
+/// The instance as a member of the application's group: it hears which tasks are the instance's own, hands them out, and reports when
+/// those that are asked back have ended.
+pub struct Member<B: Broker> {
+    parts: Arc<Parts<B>>,
+    handover: Arc<Handover<B>>,
+    plan: Option<Arc<Plan>>,
+    membership: Option<B::Membership>,
+    /// Asked back, and not given up yet.
+    revoked: Vec<TopicPartition>,
+}
+
+impl<B: Broker> Member<B> {
+    pub(super) fn new(parts: Arc<Parts<B>>, handover: Arc<Handover<B>>) -> Self {
+        Self { parts, handover, plan: None, membership: None, revoked: Vec::new() }
+    }
+
+    /// Hears what the group has to say, and does it. Waits for that at most `max_wait`.
+    ///
+    /// # Errors
+    /// Where the instance as a whole has to stop. It must not be stepped again.
+    pub fn step(&mut self, max_wait: Duration) -> Result<Stepped, StreamsError> {
+        match self.try_step(max_wait) {
+            Ok(stepped) => Ok(stepped),
+            Err(error) => {
+                tracing::warn!(%error, kind = ?error.kind(), "the instance could not be a member of its group");
+                match error.kind() {
+                    ErrorKind::Stop | ErrorKind::OffsetOutOfRange => return Err(StreamsError::new(error)),
+                    ErrorKind::Fenced => self.lose(),
+                    ErrorKind::Retry | ErrorKind::AbortTransaction | ErrorKind::OutcomeUnknown => {}
+                }
+                Ok(Stepped::Troubled)
+            }
+        }
+    }
+
+    /// Leaves the group, once all threads have committed and closed.
+    pub fn close(mut self) {
+        self.handover.wait_closed();
+        self.parts.registry.put_member(false);
+        // Where it cannot be told, the group finds out by itself.
+        if let Some(Err(error)) = self.membership.take().map(|mut membership| membership.leave()) {
+            tracing::warn!(%error, "the group could not be told that this member leaves");
+        }
+    }
+
+    fn try_step(&mut self, max_wait: Duration) -> Result<Stepped, BrokerError> {
+        let plan = self.connect()?;
+        let version = self.handover.version();
+        let given_up = self.give_up(&plan)?;
+        let wait = if self.revoked.is_empty() && !given_up { max_wait } else { Duration::ZERO };
+        let Some(membership) = &mut self.membership else { return Ok(Stepped::Troubled) };
+        match membership.poll(wait)? {
+            MemberEvent::Nothing if given_up => Ok(Stepped::Worked),
+            MemberEvent::Nothing if self.revoked.is_empty() => Ok(Stepped::Idle),
+            MemberEvent::Nothing => {
+                // The threads are at it.
+                self.handover.wait(version, max_wait);
+                Ok(Stepped::Worked)
+            }
+            MemberEvent::Assigned { partitions, fence } => {
+                self.assign(&plan, &partitions, fence);
+                Ok(Stepped::Worked)
+            }
+            MemberEvent::Revoked { partitions } => {
+                self.handover.recall(ids(&plan, &partitions));
+                self.revoked.extend(partitions);
+                Ok(Stepped::Worked)
+            }
+            MemberEvent::Lost => {
+                tracing::warn!("the membership was lost: uncommitted work is dropped, and the group joined again");
+                self.forget();
+                Ok(Stepped::Worked)
+            }
+        }
+    }
+
+    /// Makes sure that there are a plan and a membership.
+    fn connect(&mut self) -> Result<Arc<Plan>, BrokerError> {
+        let Parts { broker, topology, config, .. } = &*self.parts;
+        let plan = match &self.plan {
+            Some(plan) => plan.clone(),
+            None => Arc::new(Plan::prepare(topology, &**broker, config)?),
+        };
+        self.plan = Some(plan.clone());
+        if self.membership.is_none() {
+            self.membership = Some(broker.join(&config.application_id, &config.member_name(), &plan.subscription())?);
+        }
+        Ok(plan)
+    }
+
+    fn assign(&self, plan: &Arc<Plan>, partitions: &[TopicPartition], fence: Fence) {
+        let known: Vec<_> = partitions.iter().filter_map(|input| Some((plan.task(input)?.0, input))).collect();
+        if known.len() < partitions.len() {
+            tracing::warn!(?partitions, "partitions were assigned that the topology does not read: they are left alone");
+        }
+        let ids: Vec<_> = known.iter().map(|(id, _)| *id).collect();
+        self.handover.assign(fence, &ids, |id, membership| {
+            let (_, input) = known.iter().find(|(of, _)| *of == id)?;
+            Task::assigned((*input).clone(), plan, membership, &self.parts.registry)
+        });
+        self.parts.registry.put_member(true);
+    }
+
+    /// Reports what was asked back and is in nobody's hands any more.
+    fn give_up(&mut self, plan: &Plan) -> Result<bool, BrokerError> {
+        if self.revoked.is_empty() || !self.handover.are_given_up(ids(plan, &self.revoked)) {
+            return Ok(false);
+        }
+        if let Some(membership) = &mut self.membership {
+            membership.give_up(&self.revoked)?;
+        }
+        self.revoked.clear();
+        Ok(true)
+    }
+
+    /// The membership is of no use any more: another is begun.
+    fn lose(&mut self) {
+        self.membership = None;
+        self.forget();
+    }
+
+    /// Nothing is ours any more.
+    fn forget(&mut self) {
+        self.revoked.clear();
+        self.handover.lose();
+        self.parts.registry.put_member(false);
+    }
+}
+
+fn ids(plan: &Plan, partitions: &[TopicPartition]) -> Vec<TaskId> {
+    partitions.iter().filter_map(|input| Some(plan.task(input)?.0)).collect()
+}

@@ -1,0 +1,236 @@
+//! A copy of a window store that tails its changelog: what a restore is, and a standby will be.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::registry::RestoreProgress;
+use crate::broker::{Broker, FetchedBatch, Isolation, LogReader};
+use crate::clock::Clock;
+use crate::record::{Offset, Record, Timestamp, TopicPartition};
+use crate::serdes::WindowedKey;
+use crate::store::window_store::{WindowChange, WindowStore};
+use crate::store::{Space, StateStore, StoreBatch, StoreErrorKind, StoreIdentity, StoreProvider, row};
+use crate::task::counted_with::CountedWith;
+use crate::task::{Grouping, TaskError, TopicIdentity};
+
+/// How often a replica that is behind says in the log how far it is.
+const TELL_INTERVAL: Duration = Duration::from_secs(5);
+
+/// A copy of a window store, brought up to the end of its changelog. It is promoted in place: the store stays open.
+pub(crate) struct Replica<B: Broker> {
+    store: WindowStore,
+    reader: B::Reader,
+    grouping: Arc<dyn Grouping>,
+    changelog: TopicPartition,
+    progress: RestoreProgress,
+    began: Timestamp,
+    told: Timestamp,
+}
+
+/// What a replica is a copy of, and where it is.
+pub(crate) struct ReplicaOf<'a, B: Broker> {
+    pub(crate) broker: &'a B,
+    pub(crate) provider: &'a dyn StoreProvider,
+    pub(crate) store_name: &'a str,
+    pub(crate) identity: StoreIdentity,
+    pub(crate) changelog: TopicPartition,
+    pub(crate) grouping: Arc<dyn Grouping>,
+    pub(crate) now: Timestamp,
+}
+
+impl<B: Broker> Replica<B> {
+    /// Goes on with a store that is open, or opens it; throws it away where it belongs to another log, is garbled, or lies before the
+    /// changelog's start; and finds where to read on.
+    pub(crate) fn begin(of: ReplicaOf<'_, B>, open: Option<WindowStore>) -> Result<Self, TaskError> {
+        let ReplicaOf { broker, changelog, grouping, now, .. } = &of;
+        // The high watermark: a transaction that is still open there is waited for, whoever left it.
+        let log = broker.log_range(changelog, Isolation::ReadUncommitted)?;
+        let mut store = open_or_rebuild(&of, open, log.start, log.end)?;
+        let position = match store.position() {
+            Some(position) => position,
+            None => {
+                store.initialise(&of.identity, log.start)?;
+                log.start
+            }
+        };
+        let reader = broker.reader(changelog, position)?;
+        let progress = RestoreProgress { from: position, position, end: log.end, records: 0, elapsed: Duration::ZERO };
+        Ok(Self { store, reader, grouping: grouping.clone(), changelog: changelog.clone(), progress, began: *now, told: *now })
+    }
+
+    pub(crate) fn progress(&self) -> RestoreProgress {
+        self.progress
+    }
+
+    /// How many changelog records it is behind the end that it was begun with.
+    pub(crate) fn lag(&self) -> u64 {
+        (self.progress.end.0 - self.progress.position.0).max(0) as u64
+    }
+
+    pub(crate) fn state_store(&self) -> &Arc<dyn StateStore> {
+        self.store.state_store()
+    }
+
+    /// The task's input is that topic.
+    pub(crate) fn read_from(&mut self, topic: TopicIdentity) -> Result<(), TaskError> {
+        Ok(self.store.read_from(topic.to_bytes())?)
+    }
+
+    /// The position of the task's input that was committed last with what the store holds, as far as the store knows.
+    pub(crate) fn committed_input(&self) -> Option<Offset> {
+        self.store.input()
+    }
+
+    pub(crate) fn is_caught_up(&self) -> bool {
+        self.progress.position >= self.progress.end
+    }
+
+    /// The store, for its task to go on with, or for another attempt.
+    pub(crate) fn into_store(self) -> WindowStore {
+        self.store
+    }
+
+    /// Reads and applies one batch, and says now and then how far it is.
+    ///
+    /// # Errors
+    /// Where nothing was applied. [`crate::broker::ErrorKind::OffsetOutOfRange`] where the changelog begins behind it by now: begin again.
+    pub(crate) fn tail(&mut self, max_wait: Duration, clock: &dyn Clock) -> Result<(), TaskError> {
+        self.read_batch(max_wait)?;
+        let now = clock.now();
+        let since = |then: Timestamp| Duration::from_millis(now.0.saturating_sub(then.0).max(0) as u64);
+        self.progress.elapsed = since(self.began);
+        if since(self.told) >= TELL_INTERVAL {
+            self.told = now;
+            let RestoreProgress { position, end, records, .. } = self.progress;
+            let (rate, left) = (self.progress.records_per_second(), self.progress.time_left());
+            tracing::info!(
+                changelog = %self.changelog, records, %position, %end, records_per_second = rate,
+                seconds_left = left.map(|left| left.as_secs()), "a store is being restored"
+            );
+        }
+        Ok(())
+    }
+
+    fn read_batch(&mut self, max_wait: Duration) -> Result<(), TaskError> {
+        let Some(batch) = self.reader.read(max_wait)? else {
+            // Offsets at the end may hold no record: the reader's position passes them.
+            self.progress.position = self.progress.position.max(self.reader.position());
+            return Ok(());
+        };
+        let mut records = Vec::new();
+        batch.records(&mut records)?;
+        self.apply(&records, batch.next_offset())?;
+        self.progress.records += records.len() as u64;
+        self.progress.position = self.reader.position().max(batch.next_offset());
+        Ok(())
+    }
+
+    fn apply(&mut self, records: &[Record<'_>], position: Offset) -> Result<(), TaskError> {
+        let mut latest: BTreeMap<Vec<u8>, &Record<'_>> = BTreeMap::new();
+        for record in records {
+            let key = record.key.and_then(WindowedKey::decode_from_changelog);
+            let WindowedKey { key, start } = key.ok_or_else(|| self.unreadable(record))?;
+            latest.insert(row::key(start, key), record);
+        }
+        let keys: Vec<Vec<u8>> = latest.keys().cloned().collect();
+        let stored = self.store.multi_get(&keys)?;
+        let mut batch = StoreBatch::new();
+        let mut changes: BTreeMap<Timestamp, WindowChange> = BTreeMap::new();
+        for ((row_key, record), stored) in latest.into_iter().zip(stored) {
+            let (start, key) = row::split_key(&row_key).ok_or_else(|| self.unreadable(record))?;
+            let mut output = Vec::new();
+            let before = match &stored {
+                Some(row) => {
+                    let (_, weight) =
+                        self.grouping.output_of_row(start, row, &mut output).ok_or_else(|| row::unreadable(start, key))?;
+                    weight
+                }
+                None => 0,
+            };
+            let after = match record.value {
+                Some(value) => {
+                    let restored = self.grouping.row_of_changelog(start, record.timestamp, value);
+                    let (row, weight) = restored.ok_or_else(|| self.unreadable(record))?;
+                    batch.put(Space::Rows, &row_key, &row);
+                    weight
+                }
+                None => {
+                    batch.delete(Space::Rows, &row_key);
+                    0
+                }
+            };
+            let change = changes.entry(start).or_default();
+            change.rows += i64::from(record.value.is_some()) - i64::from(stored.is_some());
+            change.weight += after - before;
+            change.first_offset = Some(change.first_offset.map_or(record.offset, |first| first.min(record.offset)));
+        }
+        self.store.apply(&mut batch, &changes, position, None)?;
+        Ok(())
+    }
+
+    fn unreadable(&self, record: &Record<'_>) -> TaskError {
+        TaskError::Stop(format!(
+            "record {}@{} is not what this store writes to its changelog: another program or topology wrote it; use another \
+             application id, or reset the application (clickmill reset)",
+            self.changelog, record.offset
+        ))
+    }
+}
+
+fn open_or_rebuild<B: Broker>(
+    of: &ReplicaOf<'_, B>,
+    open: Option<WindowStore>,
+    log_start: Offset,
+    log_end: Offset,
+) -> Result<WindowStore, TaskError> {
+    let ReplicaOf { provider, store_name, changelog, identity, .. } = of;
+    let partition = changelog.partition;
+    let opened = match open {
+        Some(store) => Ok(store),
+        None => provider.open(store_name, partition).and_then(WindowStore::open),
+    };
+    let reason = match opened {
+        Ok(store) => match rebuild_reason(&store, identity, log_start, log_end)? {
+            None => return Ok(store),
+            // It is closed here, so that it can be removed.
+            Some(reason) => reason,
+        },
+        Err(error) if error.kind() == StoreErrorKind::Corrupt => error.to_string(),
+        Err(error) => return Err(error.into()),
+    };
+    tracing::warn!(store = %store_name, %partition, reason, "the store is rebuilt from its changelog");
+    provider.destroy(store_name, partition)?;
+    if log_start > Offset::ZERO {
+        tracing::info!(store = %store_name, %partition, %log_start, "the changelog begins later than at 0: what lay before has expired");
+    }
+    Ok(WindowStore::open(provider.open(store_name, partition)?)?)
+}
+
+/// Why a store cannot be used as it is, if so.
+fn rebuild_reason(
+    store: &WindowStore,
+    expected: &StoreIdentity,
+    log_start: Offset,
+    log_end: Offset,
+) -> Result<Option<String>, TaskError> {
+    let Some(found) = store.identity() else {
+        return Ok(store.position().map(|_| "it does not say what it belongs to".to_owned()));
+    };
+    let belongs = |to: &StoreIdentity| StoreIdentity { window_size_ms: 0, keyed: false, ..to.clone() };
+    if belongs(found) != belongs(expected) {
+        return Ok(Some(format!("it belongs to {found:?}, not to {expected:?}")));
+    }
+    let counted_with = |identity: &StoreIdentity| CountedWith { window_size_ms: identity.window_size_ms, keyed: identity.keyed };
+    if let Some(reason) = counted_with(found).conflict(counted_with(expected)) {
+        return Err(TaskError::Stop(reason));
+    }
+    let position = store.position().unwrap_or(log_start);
+    Ok(if position > log_end {
+        Some(format!("its position {position} lies past the changelog's end {log_end}"))
+    } else if position < log_start {
+        Some(format!("its position {position} lies before the changelog's start {log_start}"))
+    } else {
+        None
+    })
+}

@@ -1,0 +1,242 @@
+use std::collections::VecDeque;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use super::context::{Parts, Stepped, StreamsError};
+use super::handover::{Fate, Handover};
+use super::join::Joined;
+use super::open::{look_up, promote, source};
+use super::plan::Kind;
+use super::task::{Opening, Task};
+use super::transactor::Transactor;
+use super::trouble::{Remedy, broker_error};
+use crate::broker::{Broker, BrokerError, ErrorKind};
+use crate::task::{TaskError, TaskState};
+
+/// How long a step of a replica waits for the broker at most.
+const TAIL_WAIT: Duration = Duration::from_millis(20);
+
+/// After so long a step ends with the turn that is under way, in milliseconds.
+const LONGEST_STEP_MS: i64 = 1_000;
+
+/// How long a task that could not go on waits at least before it tries again, in milliseconds.
+const SHORTEST_WAIT_MS: i64 = 50;
+
+/// Brings tasks from assigned to ready, beside the threads that count: looks up positions, opens stores, tails changelogs. Whatever it
+/// waits for, a broker, a disk, a long changelog, no thread waits with it. Kafka Streams' `StateUpdater`.
+pub struct StateUpdater<B: Broker> {
+    number: usize,
+    parts: Arc<Parts<B>>,
+    handover: Arc<Handover<B>>,
+    /// What joins are committed with; shared by the updaters of an instance.
+    joins: Arc<Mutex<Transactor<B>>>,
+    tasks: Vec<Task<B>>,
+}
+
+impl<B: Broker> StateUpdater<B> {
+    pub(super) fn new(number: usize, parts: Arc<Parts<B>>, handover: Arc<Handover<B>>, joins: Arc<Mutex<Transactor<B>>>) -> Self {
+        handover.opened();
+        Self { number, parts, handover, joins, tasks: Vec::new() }
+    }
+
+    /// Brings each of its tasks a step further. Waits for the broker or for a task at most `max_wait`.
+    ///
+    /// # Errors
+    /// Where the instance as a whole has to stop. It must not be stepped again.
+    pub fn step(&mut self, max_wait: Duration) -> Result<Stepped, StreamsError> {
+        let version = self.handover.version();
+        self.tasks.extend(self.handover.take_for_updater(self.number));
+        let (mut worked, mut waits) = (self.give_up(), false);
+        let can_join = self.connect_joins();
+        let (began, mut turns) = (self.parts.now(), VecDeque::from(std::mem::take(&mut self.tasks)));
+        while let Some(mut task) = turns.pop_front() {
+            if !can_join && is_source(&task) && task.state() != TaskState::Quarantined {
+                waits = true;
+                self.tasks.push(task);
+                continue;
+            }
+            if let Some(moved) = self.turn(&mut task, max_wait)? {
+                worked |= moved;
+                waits |= !moved;
+            }
+            if matches!(task.opening_mut(), Some(Opening::Ready(_))) {
+                self.handover.pass_to_thread(task);
+            } else {
+                self.tasks.push(task);
+            }
+            // Brokers that do not answer have taken their time: whoever drives this is to have his say in between.
+            if !self.parts.is_before(began, LONGEST_STEP_MS) {
+                break;
+            }
+        }
+        // Those that had no turn come first with the next step.
+        turns.extend(self.tasks.drain(..));
+        self.tasks = turns.into();
+        if !worked {
+            self.handover.wait(version, max_wait);
+        }
+        Ok(match (worked, waits) {
+            (true, _) => Stepped::Worked,
+            (false, true) => Stepped::Troubled,
+            (false, false) => Stepped::Idle,
+        })
+    }
+
+    /// Gives up the tasks that have to go. Says whether there were any.
+    fn give_up(&mut self) -> bool {
+        let before = self.tasks.len();
+        for task in std::mem::take(&mut self.tasks) {
+            let may_go = match self.handover.fate(&task, None) {
+                Fate::Stay | Fate::Move(_) => false,
+                Fate::Lost => true,
+                // A join that may still be open is settled first.
+                Fate::Return => !self.joins().is_unsettled() || self.joins().connect().is_ok(),
+            };
+            if may_go {
+                self.handover.give_up(task);
+            } else {
+                self.tasks.push(task);
+            }
+        }
+        self.tasks.len() < before
+    }
+
+    /// Makes sure that joins can be committed, where there is a task that may have to join: what a process before has left open, or one of
+    /// ours in doubt, is settled with it. Asked for once a step, for it may take a while.
+    fn connect_joins(&self) -> bool {
+        if !self.tasks.iter().any(is_source) {
+            return true;
+        }
+        match self.joins().connect() {
+            Ok(()) => true,
+            Err(error) => {
+                tracing::warn!(%error, "partitions of source topics cannot be taken up for now");
+                let reason = error.to_string();
+                self.tasks.iter().filter(|task| is_source(task)).for_each(|task| task.put_trouble(&reason));
+                false
+            }
+        }
+    }
+
+    /// Gives up what it has: the store of each task stays as it is.
+    pub fn close(self) {
+        drop(self);
+    }
+
+    /// A task's turn. Says whether it has moved; nothing of one that is in nobody's way.
+    fn turn(&mut self, task: &mut Task<B>, max_wait: Duration) -> Result<Option<bool>, StreamsError> {
+        if task.state() == TaskState::Quarantined {
+            if !self.parts.registry.take_retry(task.id()) {
+                return Ok(None);
+            }
+            task.retry().map_err(StreamsError::new)?;
+        }
+        if self.is_left_alone(task) {
+            return Ok(None);
+        }
+        if task.is_waiting(self.parts.now()) {
+            return Ok(Some(false));
+        }
+        let began = self.parts.now();
+        match self.advance(task, max_wait) {
+            Ok(moved) => Ok(Some(moved)),
+            Err(error) => {
+                let now = self.parts.now();
+                task.waits = Some((now, (now.0 - began.0).max(SHORTEST_WAIT_MS)));
+                self.recover(task, &error)?;
+                Ok(Some(false))
+            }
+        }
+    }
+
+    /// Draining leaves every task alone but those that count what is shuffled.
+    fn is_left_alone(&self, task: &Task<B>) -> bool {
+        self.parts.config.drain && !matches!(task.subtopology().kind, Kind::Aggregate { .. })
+    }
+
+    /// Takes the next step between a task and its next record. Says whether it could be taken.
+    fn advance(&self, task: &mut Task<B>, max_wait: Duration) -> Result<bool, TaskError> {
+        if task.state() == TaskState::Created {
+            task.open()?;
+        }
+        if task.take_damaged() {
+            task.discards_store = true;
+            task.reopen()?;
+        }
+        let parts = &*self.parts;
+        match task.opening_mut() {
+            None | Some(Opening::Ready(_)) => Ok(false),
+            Some(Opening::LookUp(_)) => look_up(parts, task, max_wait).map(|()| true),
+            Some(Opening::Replica(replica, _)) => {
+                if replica.is_caught_up() {
+                    return promote(parts, task).map(|()| true);
+                }
+                let tailed = replica.tail(max_wait.min(TAIL_WAIT), &*parts.clock);
+                match tailed {
+                    Ok(()) => task.publish_replica(),
+                    // What was read and not applied is to be read again, from where the store and the changelog are now.
+                    Err(error) => {
+                        task.reopen()?;
+                        return Err(error);
+                    }
+                }
+                Ok(true)
+            }
+            Some(Opening::Joining(_)) => self.join(task),
+        }
+    }
+
+    fn join(&self, task: &mut Task<B>) -> Result<bool, TaskError> {
+        let lost = || BrokerError::new(ErrorKind::Retry, format!("task {} is lost, or about to be", task.id()));
+        let proof = self.handover.proof().filter(|(membership, _)| *membership == task.membership());
+        let (_, fence) = proof.ok_or_else(lost)?;
+        let (input, plan, id) = (task.input().clone(), task.plan().clone(), task.id());
+        let Some(Opening::Joining(joining)) = task.opening_mut() else { return Ok(false) };
+        let mut joins = self.joins();
+        let next = match joining.advance(&self.parts, &input, &plan.subtopology(id).kind, &fence, &mut joins)? {
+            Joined::Not => return Ok(false),
+            Joined::Announced => return Ok(true),
+            Joined::Committed => Opening::LookUp(None),
+            Joined::From(position) => Opening::Ready(source(task, position)?),
+        };
+        task.set_opening(next);
+        Ok(true)
+    }
+
+    /// What joins are committed with. While its outcome is unknown nothing is looked up: a position could be about to change.
+    fn joins(&self) -> MutexGuard<'_, Transactor<B>> {
+        self.joins.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn recover(&self, task: &mut Task<B>, error: &TaskError) -> Result<(), StreamsError> {
+        let reason = error.to_string();
+        match Remedy::of(error).map_err(StreamsError::new)? {
+            Remedy::Quarantine => return task.quarantine(&reason, self.parts.now()).map_err(StreamsError::new),
+            Remedy::Rebuild => {
+                tracing::warn!(task = %task.id(), reason, "the store is damaged: it is rebuilt from its changelog");
+                task.discards_store = true;
+                task.reopen().map_err(StreamsError::new)?;
+            }
+            Remedy::StartAgain => {
+                tracing::warn!(task = %task.id(), reason, "the task looks up again what is committed");
+                task.hold_off(broker_error(error).and_then(|error| error.partition().cloned()), self.parts.now());
+                task.reopen().map_err(StreamsError::new)?;
+            }
+            Remedy::Wait => tracing::warn!(task = %task.id(), reason, "the task cannot go on for now"),
+        }
+        task.put_trouble(&reason);
+        Ok(())
+    }
+}
+
+fn is_source<B: Broker>(task: &Task<B>) -> bool {
+    matches!(task.subtopology().kind, Kind::Source { .. })
+}
+
+impl<B: Broker> Drop for StateUpdater<B> {
+    fn drop(&mut self) {
+        self.tasks.drain(..).for_each(|task| self.handover.give_up(task));
+        self.handover.take_for_updater(self.number).into_iter().for_each(|task| self.handover.give_up(task));
+        self.handover.closed();
+    }
+}

@@ -1,0 +1,139 @@
+//! Faults of memberships and of fetchers, and those of one partition.
+
+use std::sync::Arc;
+
+use millstream::broker::local::faults::{Call, Fault, FaultsAt, FaultyBroker};
+use millstream::broker::{Broker, ErrorKind, Fetched, Fetcher, MemberEvent, Membership, TransactionalProducer};
+use millstream::record::{Offset, Record, Timestamp};
+
+use crate::{NOW, assigned, broker, input, outcome, output, send, transact};
+
+#[test]
+fn a_zombie_is_fenced_by_its_membership() {
+    let broker = broker();
+    let zombie = FaultyBroker::new(broker.clone(), Arc::new(FaultsAt::new().and(1, Call::Commit, Fault::LoseMembership)));
+    let mut its_membership = zombie.join("group", "member", &["in".into()]).unwrap();
+    let fence = assigned(&mut its_membership);
+    let mut other = broker.join("group", "member", &["in".into()]).unwrap();
+    assert_eq!(other.poll(NOW).unwrap(), MemberEvent::Nothing);
+    let mut producer = zombie.producer("zombie").unwrap();
+    assert_eq!(transact(&mut producer, &fence, 1).unwrap_err().kind(), ErrorKind::AbortTransaction);
+    assert_eq!(outcome(&broker), (0, None));
+    assigned(&mut other);
+    its_membership.give_up(&[input()]).expect("it says nothing of what is gone");
+    assert_eq!(its_membership.poll(NOW).unwrap(), MemberEvent::Lost);
+    assert_eq!(its_membership.poll(NOW).unwrap(), MemberEvent::Nothing, "a member again, with nothing yet");
+}
+
+#[test]
+fn a_forced_rebalance_takes_everything_and_gives_it_back() {
+    let broker = broker();
+    let instance = FaultyBroker::new(broker.clone(), Arc::new(FaultsAt::new().and(2, Call::Poll, Fault::Rebalance)));
+    let mut membership = instance.join("group", "member", &["in".into()]).unwrap();
+    let before = assigned(&mut membership);
+    assert_eq!(membership.poll(NOW).unwrap(), MemberEvent::Revoked { partitions: vec![input()] });
+    let mut producer = instance.producer("p").unwrap();
+    assert_eq!(membership.poll(NOW).unwrap(), MemberEvent::Nothing);
+    transact(&mut producer, &before, 1).expect("still ours until it is given up");
+    membership.give_up(&[input()]).unwrap();
+    assert_eq!(transact(&mut producer, &before, 2).unwrap_err().kind(), ErrorKind::AbortTransaction, "nobody's");
+    producer.abort().unwrap();
+    let after = assigned(&mut membership);
+    assert!(after.generation() > before.generation());
+    assert_eq!(transact(&mut producer, &before, 2).unwrap_err().kind(), ErrorKind::AbortTransaction);
+    producer.abort().unwrap();
+    transact(&mut producer, &after, 2).unwrap();
+    assert_eq!(outcome(&broker), (2, Some(2)));
+}
+
+#[test]
+fn a_fault_at_a_membership_or_a_fetcher_is_that_call_s_alone() {
+    let broker = broker();
+    let faults = FaultsAt::new()
+        .and(1, Call::Join, Fault::Fail(ErrorKind::Retry))
+        .and(1, Call::Fetcher, Fault::Fail(ErrorKind::Retry))
+        .and(1, Call::Poll, Fault::Nothing)
+        .and(1, Call::GiveUp, Fault::Fail(ErrorKind::Retry))
+        .and(1, Call::Fetch, Fault::Nothing)
+        .and(2, Call::Fetch, Fault::Fail(ErrorKind::Retry));
+    let instance = FaultyBroker::new(broker.clone(), Arc::new(faults));
+    assert_eq!(instance.join("group", "member", &["in".into()]).unwrap_err().kind(), ErrorKind::Retry);
+    let mut membership = instance.join("group", "member", &["in".into()]).unwrap();
+    assert_eq!(membership.poll(NOW).unwrap(), MemberEvent::Nothing);
+    assigned(&mut membership);
+    broker.force_rebalance("group");
+    assert_eq!(membership.poll(NOW).unwrap(), MemberEvent::Revoked { partitions: vec![input()] });
+    assert_eq!(membership.give_up(&[input()]).unwrap_err().kind(), ErrorKind::Retry);
+    assert_eq!(membership.poll(NOW).unwrap(), MemberEvent::Nothing, "not given up");
+    membership.give_up(&[input()]).unwrap();
+    assigned(&mut membership);
+
+    send(&broker, "x");
+    assert_eq!(instance.fetcher().unwrap_err().kind(), ErrorKind::Retry);
+    let mut fetcher = instance.fetcher().unwrap();
+    fetcher.start(&output(), Offset(0)).unwrap();
+    assert!(matches!(fetcher.poll(NOW).unwrap(), Fetched::Nothing));
+    assert_eq!(fetcher.poll(NOW).unwrap_err().kind(), ErrorKind::Retry);
+    assert!(matches!(fetcher.poll(NOW).unwrap(), Fetched::Batch(_)));
+}
+
+#[test]
+fn a_crash_ends_fetchers_and_leaves_members_behind() {
+    for (call, fault) in [(Call::GiveUp, Fault::CrashBefore), (Call::GiveUp, Fault::CrashAfter), (Call::Fetch, Fault::CrashAfter)]
+    {
+        let broker = broker();
+        let instance = FaultyBroker::new(broker.clone(), Arc::new(FaultsAt::new().and(1, call, fault)));
+        let mut membership = instance.join("group", "member", &["in".into()]).unwrap();
+        assigned(&mut membership);
+        let mut fetcher = instance.fetcher().unwrap();
+        fetcher.start(&input(), Offset(0)).unwrap();
+        let mut other = broker.join("group", "other", &["in".into()]).unwrap();
+        broker.force_rebalance("group");
+        assert!(matches!(membership.poll(NOW).unwrap(), MemberEvent::Revoked { .. }));
+        match call {
+            Call::GiveUp => assert!(membership.give_up(&[input()]).is_err()),
+            _ => assert!(fetcher.poll(NOW).is_err()),
+        }
+        assert!(instance.is_crashed());
+        assert!(membership.poll(NOW).is_err() && membership.give_up(&[input()]).is_err(), "the dead do nothing");
+        assert!(fetcher.start(&input(), Offset(0)).is_err() && fetcher.poll(NOW).is_err(), "{call:?} {fault:?}");
+        assert!(instance.fetcher().is_err() && instance.join("group", "member", &["in".into()]).is_err());
+        drop((membership, fetcher));
+        assert_eq!(other.poll(NOW).unwrap(), MemberEvent::Nothing, "the dead member still has it, or has it again");
+        instance.expire_members();
+        assigned(&mut other);
+    }
+}
+
+#[test]
+fn one_partition_alone_fails_where_it_was_told_to() {
+    let broker = broker();
+    let fails = |kind| Fault::FailPartition(kind);
+    let faults = FaultsAt::new()
+        .and(1, Call::Fetch, fails(ErrorKind::Stop))
+        .and(1, Call::Send, fails(ErrorKind::AbortTransaction))
+        .and(1, Call::Commit, fails(ErrorKind::Retry))
+        .and(2, Call::Commit, fails(ErrorKind::Retry));
+    let instance = FaultyBroker::new(broker.clone(), Arc::new(faults));
+    let mut producer = instance.producer("p").unwrap();
+    producer.begin().unwrap();
+    let record = Record::new(None, Some(b"x"), Timestamp(0));
+    let refused = producer.send(&output(), &record).unwrap_err();
+    assert_eq!((refused.kind(), refused.partition()), (ErrorKind::AbortTransaction, Some(&output())));
+    producer.send(&input(), &record).unwrap();
+    let refused = producer.commit().unwrap_err();
+    assert_eq!((refused.kind(), refused.partition()), (ErrorKind::Retry, Some(&input())));
+    producer.abort().unwrap();
+    producer.begin().unwrap();
+    producer.commit().expect("there is no partition to fail");
+    assert_eq!(outcome(&broker), (0, None));
+
+    send(&broker, "x");
+    let mut fetcher = instance.fetcher().unwrap();
+    fetcher.start(&output(), Offset(0)).unwrap();
+    let Fetched::Failed(partition, error) = fetcher.poll(NOW).unwrap() else { panic!("failed") };
+    assert_eq!((&partition, error.kind(), error.partition()), (&output(), ErrorKind::Stop, Some(&output())));
+    assert!(matches!(fetcher.poll(NOW).unwrap(), Fetched::Nothing), "not until it is started again");
+    fetcher.start(&output(), Offset(0)).unwrap();
+    assert!(matches!(fetcher.poll(NOW).unwrap(), Fetched::Batch(_)));
+}
