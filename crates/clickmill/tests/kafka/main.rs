@@ -30,6 +30,7 @@ mod instances;
 mod java;
 mod kills;
 mod lateness;
+mod leaderless;
 mod local_state;
 mod old_clicks;
 mod open_transaction;

@@ -18,8 +18,17 @@ const TIMEOUT: Duration = Duration::from_secs(30);
 const PATIENCE: Duration = Duration::from_secs(60);
 
 pub(crate) fn create(servers: &str, name: &str, partitions: u32, settings: &[(&str, &str)]) {
+    create_topic(servers, NewTopic::new(name, partitions as i32, TopicReplication::Fixed(1)), settings);
+}
+
+/// A topic with each partition on those brokers.
+pub(crate) fn create_on(servers: &str, name: &str, brokers: &[&[i32]], settings: &[(&str, &str)]) {
+    create_topic(servers, NewTopic::new(name, brokers.len() as i32, TopicReplication::Variable(brokers)), settings);
+}
+
+fn create_topic<'a>(servers: &str, topic: NewTopic<'a>, settings: &[(&'a str, &'a str)]) {
     let admin: AdminClient<DefaultClientContext> = ClientConfig::new().set("bootstrap.servers", servers).create().unwrap();
-    let topic = NewTopic::new(name, partitions as i32, TopicReplication::Fixed(1));
+    let name = topic.name;
     let topic = settings.iter().fold(topic, |topic, (key, value)| topic.set(key, value));
     let created = tokio::runtime::Builder::new_current_thread()
         .enable_time()
