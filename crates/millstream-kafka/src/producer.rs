@@ -18,6 +18,9 @@ use crate::partitions::{list_of_positions, number};
 /// open by default, so that what is still undecided then is decided by it.
 const TIMEOUT: Duration = Duration::from_secs(15);
 
+/// Within which time it is told which record was refused, once nothing more is taken.
+const TOLD_WITHIN: Duration = Duration::from_secs(1);
+
 /// A producer of one transactional id. Dropping it leaves an open transaction to its successor, or to the coordinator's timeout.
 pub struct KafkaProducer {
     native: Producer<Deliveries>,
@@ -64,10 +67,22 @@ impl KafkaProducer {
     /// What is behind a record that could not be sent: once the broker has refused one, librdkafka takes no other, and says of that one
     /// nothing.
     fn cause(&self, to: &TopicPartition, failure: Failure) -> (TopicPartition, Failure) {
-        match (self.fatal(), self.native.context().failure()) {
+        match (self.fatal(), self.refusal(&failure)) {
             (Some(fatal), _) => (to.clone(), fatal),
             (None, Some((partition, refused))) => (partition, refused),
             (None, None) => (to.clone(), failure),
+        }
+    }
+
+    /// The record that was refused, where one was. librdkafka takes nothing more before it tells of it, from another thread.
+    fn refusal(&self, failure: &Failure) -> Option<(TopicPartition, Failure)> {
+        let began = Instant::now();
+        loop {
+            let refused = self.native.context().failure();
+            if refused.is_some() || failure.code != Code::State || began.elapsed() > TOLD_WITHIN {
+                return refused;
+            }
+            std::thread::park_timeout(Duration::from_millis(1));
         }
     }
 
@@ -162,7 +177,7 @@ impl TransactionalProducer for KafkaProducer {
         let list = list_of_positions(offsets)?;
         let sent = self.retry(|left| ffi::send_offsets(self.native.client(), fence, &list, left));
         sent.map_err(|failure| {
-            let (error, partition) = match (self.fatal(), self.native.context().failure()) {
+            let (error, partition) = match (self.fatal(), self.refusal(&failure)) {
                 // The transaction was lost before.
                 (None, Some((partition, refused))) => {
                     (broker_error("writing to", &partition.to_string(), &refused), Some(partition))
