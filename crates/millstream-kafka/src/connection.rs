@@ -7,6 +7,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use crate::context::lock;
+use crate::ffi::Failure;
 
 /// How long a complaint is not repeated in the log.
 const QUIET: Duration = Duration::from_secs(60);
@@ -23,6 +24,9 @@ pub(crate) struct Connection {
     reached: AtomicBool,
     is_lost: AtomicBool,
     complaints: Mutex<Complaints>,
+    handshake_fails: AtomicBool,
+    /// The last handshake that failed, until a broker answers. It fails for all clients alike, and not every one is told in time.
+    failed_handshake: Mutex<Option<(Instant, Failure)>>,
 }
 
 #[derive(Debug, Default)]
@@ -47,11 +51,27 @@ impl Connection {
     /// A broker has answered a request. Says so in the log where none could be reached before.
     pub(crate) fn answered(&self) {
         self.reached.store(true, Ordering::Relaxed);
+        // Every record that is answered for comes by here.
+        if self.handshake_fails.load(Ordering::Relaxed) && self.handshake_fails.swap(false, Ordering::Relaxed) {
+            *lock(&self.failed_handshake) = None;
+        }
         if self.is_lost.swap(false, Ordering::Relaxed)
             && let Some((since, true)) = lock(&self.complaints).lost.take()
         {
             tracing::info!(seconds = since.elapsed().as_secs(), "a broker of the cluster answers again");
         }
+    }
+
+    /// A handshake has failed.
+    pub(crate) fn handshake_failed(&self, failure: Failure) {
+        *lock(&self.failed_handshake) = Some((Instant::now(), failure));
+        self.handshake_fails.store(true, Ordering::Relaxed);
+    }
+
+    /// Why a handshake failed just now, if one did.
+    pub(crate) fn failed_handshake(&self, within: Duration) -> Option<Failure> {
+        let failed = lock(&self.failed_handshake);
+        failed.as_ref().filter(|(when, _)| when.elapsed() < within).map(|(_, failure)| failure.clone())
     }
 
     /// No broker can be reached. Whether to say so now, and how often that was not said since.

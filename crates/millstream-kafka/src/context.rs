@@ -41,8 +41,9 @@ impl Diary {
             failure.code,
             Code::OperationTimedOut | Code::MessageTimedOut | Code::AllBrokersDown | Code::BrokerTransportFailure | Code::Resolve
         );
-        let reason = match &*lock(&self.turned_away) {
-            Some((when, reason)) if is_silence && when.elapsed() < RECENT => reason.clone(),
+        let ours = lock(&self.turned_away).clone().filter(|(when, _)| when.elapsed() < RECENT).map(|(_, reason)| reason);
+        let reason = match ours.or_else(|| self.connection.failed_handshake(RECENT)) {
+            Some(reason) if is_silence => reason,
             _ => failure,
         };
         Failure { before_contact: !self.connection.was_reached(), ..reason }
@@ -91,7 +92,11 @@ impl ClientContext for Diary {
             None => tracing::debug!(target: "librdkafka", %error, "{reason}{way_out}"),
         }
         if let Some(code) = code.filter(|code| is_refusal(*code)) {
-            *lock(&self.turned_away) = Some((Instant::now(), Failure::new(code, reason)));
+            let failure = Failure::new(code, reason);
+            if is_handshake(code) {
+                self.connection.handshake_failed(failure.clone());
+            }
+            *lock(&self.turned_away) = Some((Instant::now(), failure));
         }
     }
 }

@@ -100,14 +100,17 @@ impl Deliver for Deliveries {
                 answers.delivered(topic, partition, Offset(offset));
             }
             Err(failure) => {
-                let purged = |failure: &Failure| matches!(failure.code, Code::PurgeQueue | Code::PurgeInflight);
-                // What was purged after another record was refused says nothing of why.
-                if answers.failure.as_ref().is_none_or(|(_, before)| purged(before) && !purged(&failure)) {
+                if answers.failure.as_ref().is_none_or(|(_, before)| is_purged(before) && !is_purged(&failure)) {
                     answers.failure = Some((TopicPartition::new(topic, Partition(partition)), failure));
                 }
             }
         }
     }
+}
+
+/// Whether a record was given up because of another: that says nothing of why.
+pub(crate) fn is_purged(failure: &Failure) -> bool {
+    matches!(failure.code, Code::PurgeQueue | Code::PurgeInflight)
 }
 
 #[cfg(test)]

@@ -9,7 +9,7 @@ use rdkafka::message::{Header, OwnedHeaders};
 use rdkafka::producer::{BaseRecord, Producer as _};
 
 use crate::config::{KafkaConfig, Role};
-use crate::deliveries::Deliveries;
+use crate::deliveries::{Deliveries, is_purged};
 use crate::error::broker_error;
 use crate::ffi::{self, Failure, Membership, Producer};
 use crate::partitions::{list_of_positions, number};
@@ -79,7 +79,11 @@ impl KafkaProducer {
         let began = Instant::now();
         loop {
             let refused = self.native.context().failure();
-            if refused.is_some() || failure.code != Code::State || began.elapsed() > TOLD_WITHIN {
+            let is_told = match &refused {
+                Some((_, refused)) => !is_purged(refused),
+                None => failure.code != Code::State,
+            };
+            if is_told || began.elapsed() > TOLD_WITHIN {
                 return refused;
             }
             std::thread::park_timeout(Duration::from_millis(1));
