@@ -201,7 +201,7 @@ impl Broker for KafkaBroker {
     }
 
     fn describe_topic(&self, topic: &str) -> Result<Option<TopicDescription>, BrokerError> {
-        self.ask(PATIENCE, "describing topic", topic, |admin| admin.describe_topic(topic))
+        self.ask(SHORT_PATIENCE, "describing topic", topic, |admin| admin.describe_topic(topic))
     }
 
     fn create_topic(&self, topic: &str, settings: &TopicSettings) -> Result<(), BrokerError> {

@@ -1,6 +1,6 @@
 //! Handshakes that fail: a mistake in the configuration at first, a passing fault once the cluster has answered.
 
-use std::io::Write;
+use std::io::{Read as _, Write as _};
 use std::net::TcpListener;
 
 use millstream::broker::{Broker as _, ErrorKind};
@@ -13,8 +13,14 @@ fn without_tls() -> String {
     let address = listener.local_addr().expect("it is bound").to_string();
     std::thread::spawn(move || {
         for mut connection in listener.incoming().flatten() {
-            // Whether it is heard makes no difference.
-            let _ = connection.write_all(b"220 this is no TLS\r\n");
+            std::thread::spawn(move || {
+                // A connection that is closed with something unread is reset, and the answer may be lost with it.
+                let mut unread = [0; 1024];
+                while connection.read(&mut unread).is_ok_and(|length| length > 0) {
+                    // Whether it is heard makes no difference.
+                    let _ = connection.write_all(b"220 this is no TLS\r\n");
+                }
+            });
         }
     });
     address

@@ -7,6 +7,7 @@ use std::time::Instant;
 use millstream::query::CountQueries;
 use millstream::record::Timestamp;
 use millstream::runtime;
+use millstream::task::Role;
 
 use super::click_log::ClickLog;
 use super::engine::Engine;
@@ -54,8 +55,9 @@ impl<L: ClickLog> EngineMill<L> {
         }
     }
 
-    fn tasks(&self) -> Vec<TaskStatus> {
-        self.engine.registry.tasks().into_iter().map(|task| self.task_status(task)).collect()
+    fn tasks(&self, role: Role) -> Vec<TaskStatus> {
+        let tasks = self.engine.registry.tasks().into_iter().filter(|task| task.role == role);
+        tasks.map(|task| self.task_status(task)).collect()
     }
 }
 
@@ -90,15 +92,15 @@ impl<L: ClickLog> Mill for EngineMill<L> {
     }
 
     fn readiness(&self) -> Readiness {
-        Readiness { ready: self.engine.is_ready(), tasks: self.tasks(), intake_trouble: self.engine.log.trouble() }
+        Readiness { ready: self.engine.is_ready(), tasks: self.tasks(Role::Active), intake_trouble: self.engine.log.trouble() }
     }
 
     fn cluster(&self) -> Cluster {
         let instance = Instance {
             id: self.engine.instance_id.clone(),
             endpoint: self.endpoint.clone(),
-            active_tasks: self.tasks(),
-            standby_tasks: Vec::new(),
+            active_tasks: self.tasks(Role::Active),
+            standby_tasks: self.tasks(Role::Standby),
         };
         let quarantined = |task: runtime::TaskStatus| {
             let reason = task.trouble.unwrap_or_default();

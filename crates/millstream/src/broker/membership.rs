@@ -41,6 +41,11 @@ pub enum MemberEvent {
         /// The partitions that are to go.
         partitions: Vec<TopicPartition>,
     },
+    /// The partitions of whose stores this member is to keep a copy: all of them, in place of those that it was told before.
+    Standbys {
+        /// The partitions.
+        partitions: Vec<TopicPartition>,
+    },
     /// The membership is gone, and all its partitions with it; nothing of theirs can be committed any more. The next poll
     /// joins again.
     Lost,

@@ -6,6 +6,8 @@
 //!                            └──── to start again ───┘
 //! ```
 //!
+//! A standby stays with its updater, until it goes or is promoted there.
+//!
 //! The member says what there is and what has to go; whoever has a task looks with each of its turns what is to become of it
 //! ([`Handover::fate`]) and gives it up itself, between two transactions. So no lock is held while anything is done.
 
@@ -18,8 +20,8 @@ use super::balance::share;
 use super::task::Task;
 use crate::broker::{Broker, Fence};
 use crate::record::{Offset, Timestamp, TopicPartition};
-use crate::task::TaskId;
 use crate::task::processor::Trim;
+use crate::task::{Role, TaskId};
 
 /// What is passed between the parts of an instance.
 pub(super) struct Handover<B: Broker> {
@@ -37,6 +39,10 @@ struct Inner<B: Broker> {
     threads: BTreeMap<TaskId, usize>,
     /// Tasks that the group wants back.
     recalled: BTreeSet<TaskId>,
+    /// Tasks that this instance is to be a standby of.
+    standbys: BTreeSet<TaskId>,
+    /// Tasks that there is an object of, in whatever role: some to be promoted, some to go.
+    made: BTreeSet<TaskId>,
     to_updaters: Vec<VecDeque<Task<B>>>,
     to_threads: Vec<VecDeque<Task<B>>>,
     trims: BTreeMap<TopicPartition, Trim>,
@@ -53,6 +59,8 @@ pub(super) enum Fate {
     Stay,
     /// The group wants it back: it is committed and given up.
     Return,
+    /// It was a standby, and is the active one from here on.
+    Promote,
     /// It goes to the thread of that number once it is committed.
     Move(usize),
     /// It is not ours any more, and nothing of it can be committed.
@@ -79,6 +87,8 @@ impl<B: Broker> Handover<B> {
                 fence: None,
                 threads: BTreeMap::new(),
                 recalled: BTreeSet::new(),
+                standbys: BTreeSet::new(),
+                made: BTreeSet::new(),
                 to_updaters: boxes(),
                 to_threads: boxes(),
                 trims: BTreeMap::new(),
@@ -91,20 +101,38 @@ impl<B: Broker> Handover<B> {
         }
     }
 
-    /// Tasks have been assigned, made by `make` with the number of the membership, and this is the proof for all that are ours now.
-    /// One that is here already is not made again.
-    pub(super) fn assign(&self, fence: Fence, ids: &[TaskId], mut make: impl FnMut(TaskId, u64) -> Option<Task<B>>) {
+    /// Tasks have been assigned, and this is the proof for all that are ours now.
+    pub(super) fn assign(&self, fence: Fence, ids: &[TaskId]) {
         let mut inner = self.lock();
         inner.fence = Some(fence);
-        let new: Vec<_> = ids.iter().copied().filter(|id| !inner.threads.contains_key(id)).collect();
-        inner.share(new.iter().copied());
-        for id in new {
-            let (membership, thread) = (inner.membership, inner.threads[&id]);
-            if let Some(task) = make(id, membership) {
-                inner.to_updaters[thread].push_back(task);
-            }
-        }
+        inner.share(ids.iter().copied());
         self.note(inner);
+    }
+
+    /// This instance is to be a standby of these tasks, and of no others.
+    pub(super) fn put_standbys(&self, ids: impl IntoIterator<Item = TaskId>) {
+        let mut inner = self.lock();
+        inner.standbys = ids.into_iter().collect();
+        self.note(inner);
+    }
+
+    /// Makes the tasks that are missing, by `make` with their role and the number of the membership. A task has one object here: where there
+    /// is one in another role, that is promoted, or has to go first.
+    pub(super) fn make_missing(&self, make: impl Fn(TaskId, Role, u64) -> Task<B>) {
+        let mut inner = self.lock();
+        let active = inner.threads.iter().map(|(id, thread)| (*id, Role::Active, *thread));
+        let updaters = inner.to_updaters.len();
+        let standbys = inner.standbys.iter().filter(|id| !inner.threads.contains_key(id));
+        let standbys = standbys.map(|id| (*id, Role::Standby, id.partition.0 as usize % updaters));
+        let missing: Vec<_> = active.chain(standbys).filter(|(id, ..)| !inner.made.contains(id)).collect();
+        for &(id, role, updater) in &missing {
+            let task = make(id, role, inner.membership);
+            inner.made.insert(id);
+            inner.to_updaters[updater].push_back(task);
+        }
+        if !missing.is_empty() {
+            self.note(inner);
+        }
     }
 
     /// The group wants these tasks back.
@@ -128,6 +156,8 @@ impl<B: Broker> Handover<B> {
         inner.fence = None;
         inner.threads.clear();
         inner.recalled.clear();
+        inner.standbys.clear();
+        inner.made.clear();
         inner.silent.clear();
         inner.idle.clear();
         self.note(inner);
@@ -147,6 +177,13 @@ impl<B: Broker> Handover<B> {
         if inner.recalled.contains(&task.id()) {
             return Fate::Return;
         }
+        if task.role() == Role::Standby {
+            return match (inner.threads.contains_key(&task.id()), inner.standbys.contains(&task.id())) {
+                (true, _) => Fate::Promote,
+                (false, true) => Fate::Stay,
+                (false, false) => Fate::Lost,
+            };
+        }
         match (inner.threads.get(&task.id()), thread) {
             (None, _) => Fate::Lost,
             (Some(&to), Some(at)) if to != at => Fate::Move(to),
@@ -162,14 +199,17 @@ impl<B: Broker> Handover<B> {
 
     /// Closes a task that is given up.
     pub(super) fn give_up(&self, task: Task<B>) {
-        let (id, membership) = (task.id(), task.membership());
+        let (id, role, membership) = (task.id(), task.role(), task.membership());
         // Its store is closed before another may open it.
         drop(task);
         let mut inner = self.lock();
         if membership == inner.membership {
-            inner.threads.remove(&id);
-            inner.recalled.remove(&id);
-            inner.share([]);
+            inner.made.remove(&id);
+            // A standby that goes says nothing of the task, which may be ours by now.
+            if inner.recalled.remove(&id) || role == Role::Active {
+                inner.threads.remove(&id);
+                inner.share([]);
+            }
         }
         self.note(inner);
     }

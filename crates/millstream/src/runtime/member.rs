@@ -58,6 +58,7 @@ impl<B: Broker> Member<B> {
         let plan = self.connect()?;
         let version = self.handover.version();
         let given_up = self.give_up(&plan)?;
+        self.handover.make_missing(|id, role, membership| Task::assigned(id, role, &plan, membership, &self.parts.registry));
         let wait = if self.revoked.is_empty() && !given_up { max_wait } else { Duration::ZERO };
         let Some(membership) = &mut self.membership else { return Ok(Stepped::Troubled) };
         match membership.poll(wait)? {
@@ -70,6 +71,13 @@ impl<B: Broker> Member<B> {
             }
             MemberEvent::Assigned { partitions, fence } => {
                 self.assign(&plan, &partitions, fence);
+                Ok(Stepped::Worked)
+            }
+            MemberEvent::Standbys { partitions } => {
+                // Where nothing is kept there is nothing to have a copy of.
+                let ids = ids(&plan, &partitions).into_iter().filter(|id| plan.subtopology(*id).kept().is_some());
+                self.handover.put_standbys(ids);
+                self.parts.registry.put_member(true);
                 Ok(Stepped::Worked)
             }
             MemberEvent::Revoked { partitions } => {
@@ -100,15 +108,11 @@ impl<B: Broker> Member<B> {
     }
 
     fn assign(&self, plan: &Arc<Plan>, partitions: &[TopicPartition], fence: Fence) {
-        let known: Vec<_> = partitions.iter().filter_map(|input| Some((plan.task(input)?.0, input))).collect();
-        if known.len() < partitions.len() {
+        let ids = ids(plan, partitions);
+        if ids.len() < partitions.len() {
             tracing::warn!(?partitions, "partitions were assigned that the topology does not read: they are left alone");
         }
-        let ids: Vec<_> = known.iter().map(|(id, _)| *id).collect();
-        self.handover.assign(fence, &ids, |id, membership| {
-            let (_, input) = known.iter().find(|(of, _)| *of == id)?;
-            Task::assigned((*input).clone(), plan, membership, &self.parts.registry)
-        });
+        self.handover.assign(fence, &ids);
         self.parts.registry.put_member(true);
     }
 

@@ -18,7 +18,7 @@ use crate::task::input::{AggregatePosition, PartialsInput, SourceInput, SourcePo
 use crate::task::metadata::OffsetMetadata;
 use crate::task::output::{Closing, Forward, Ranking, ResultTopic, Shuffle, WindowedState};
 use crate::task::processor::{Composed, Processor};
-use crate::task::{SideOutput, TaskError, TopicIdentity};
+use crate::task::{Role, SideOutput, TaskError, TopicIdentity};
 
 /// How often a topic is looked for before it counts as gone: for some 25 s.
 const LOOKS_FOR_A_TOPIC: u32 = 8;
@@ -28,6 +28,9 @@ pub(super) fn look_up<B: Broker>(parts: &Parts<B>, task: &mut Task<B>, max_wait:
     if let Some(partition) = task.blocked_on.as_ref().filter(|partition| *partition != task.input()) {
         // It has a leader again if it says where it ends.
         parts.broker.log_range(partition, Isolation::ReadUncommitted)?;
+    }
+    if task.role() == Role::Standby {
+        return begin_copy(parts, task);
     }
     let input = task.input().clone();
     let topic = match parts.broker.describe_topic(&input.topic)? {
@@ -114,37 +117,90 @@ fn position<B: Broker>(
     }
 }
 
+/// Begins to bring a task's store up to where its changelog ends.
 fn begin_replica<B: Broker>(
     parts: &Parts<B>,
     task: &mut Task<B>,
     kept: &Kept,
     committed: Option<CommittedOffset>,
 ) -> Result<(), TaskError> {
-    let partition = task.input().partition;
     let open = match task.set_opening(Opening::LookUp(None)) {
         Some(Opening::LookUp(open)) => open,
         _ => None,
     };
-    let begun = discard_if_damaged(parts, task, kept).and_then(|()| {
-        let of = ReplicaOf {
-            broker: &*parts.broker,
-            provider: &*parts.provider,
-            store_name: &kept.spec.store,
-            identity: identity(parts, kept, partition.0)?,
-            changelog: TopicPartition::new(kept.changelog.clone(), partition),
-            grouping: kept.spec.grouping.clone(),
-            now: parts.now(),
-        };
-        Replica::begin(of, open)
-    });
-    let mut replica = begun.inspect_err(|_| task.hide_store())?;
-    replica.read_from(task.marks()?.topic)?;
-    if let Some(ours) = replica.committed_input() {
-        check_commit_lasts(task.input(), ours, committed.as_ref())?;
-    }
+    let begun = replica(parts, task, kept, open, committed.as_ref());
+    // What queries were shown goes with it: a store opens once at a time.
+    let replica = begun.inspect_err(|_| task.hide_store())?;
     task.set_opening(Opening::Replica(Box::new(replica), committed));
     task.publish_replica();
     Ok(())
+}
+
+fn replica<B: Broker>(
+    parts: &Parts<B>,
+    task: &mut Task<B>,
+    kept: &Kept,
+    open: Option<WindowStore>,
+    committed: Option<&CommittedOffset>,
+) -> Result<Replica<B>, TaskError> {
+    discard_if_damaged(parts, task, kept)?;
+    let partition = task.input().partition;
+    let of = ReplicaOf {
+        broker: &*parts.broker,
+        provider: &*parts.provider,
+        identity: identity(parts, kept, partition.0)?,
+        changelog: TopicPartition::new(kept.changelog.clone(), partition),
+        spec: kept.spec.clone(),
+        now: parts.now(),
+    };
+    let mut replica = Replica::begin(of, open)?;
+    if task.role() == Role::Active {
+        replica.read_from(task.marks()?.topic)?;
+        if let Some(ours) = replica.committed_input() {
+            check_commit_lasts(task.input(), ours, committed)?;
+        }
+    }
+    if let Some(committed) = committed {
+        replica.owner_is_done(done(&task.subtopology().kind, committed)?)?;
+    }
+    Ok(replica)
+}
+
+/// Begins a standby's copy of its task's store. Nothing is looked at that is its owner's business.
+fn begin_copy<B: Broker>(parts: &Parts<B>, task: &mut Task<B>) -> Result<(), TaskError> {
+    let plan = task.plan().clone();
+    let Some(kept) = plan.subtopology(task.id()).kept() else {
+        return Err(TaskError::Halt(format!("task {} keeps nothing that there could be a copy of", task.id())));
+    };
+    let committed = parts.committed_position(task.input())?;
+    begin_replica(parts, task, kept, committed)
+}
+
+/// Looks now and then how far the owner of a standby's task is.
+pub(super) fn follow<B: Broker>(parts: &Parts<B>, task: &mut Task<B>) -> Result<(), TaskError> {
+    let (now, input, plan, id) = (parts.now(), task.input().clone(), task.plan().clone(), task.id());
+    let Some(Opening::Replica(replica, _)) = task.opening_mut() else {
+        return Err(TaskError::Halt(format!("task {id} has no copy that could follow its owner")));
+    };
+    if replica.is_to_look(now) {
+        if let Some(committed) = parts.committed_position(&input)? {
+            replica.owner_is_done(done(&plan.subtopology(id).kind, &committed)?)?;
+        }
+        replica.look(parts.broker.log_range(replica.changelog(), Isolation::ReadUncommitted)?.end, now);
+    }
+    Ok(())
+}
+
+/// Up to where a task has nothing more to do with its windows, as committed.
+fn done(kind: &Kind, committed: &CommittedOffset) -> Result<Timestamp, TaskError> {
+    let (offset, metadata) = (committed.offset, decode_metadata(committed)?);
+    Ok(match kind {
+        Kind::Aggregate { kept, .. } | Kind::Fused { kept } if kept.spec.sends_final_windows() => {
+            Timestamp(Closing::from_entries(&metadata.entries).through)
+        }
+        Kind::Aggregate { .. } => AggregatePosition::new(offset, metadata)?.closed_through(),
+        Kind::Source { .. } | Kind::Fused { .. } | Kind::Stateless { .. } => SourcePosition { offset, metadata }.closed_through(),
+    })
 }
 
 fn discard_if_damaged<B: Broker>(parts: &Parts<B>, task: &mut Task<B>, kept: &Kept) -> Result<(), TaskError> {

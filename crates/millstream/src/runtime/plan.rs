@@ -107,11 +107,6 @@ impl Plan {
         &self.subtopologies[id.subtopology as usize]
     }
 
-    /// The aggregate that the task of this partition keeps, if it keeps one.
-    pub(crate) fn kept(&self, input: &TopicPartition) -> Option<&Kept> {
-        self.task(input)?.1.kept()
-    }
-
     /// Where late and unreadable records of a source partition go.
     pub(crate) fn side_topics(&self, source: &TopicPartition) -> SideTopics {
         let partition = Partition(source.partition.0 % self.side_partitions);

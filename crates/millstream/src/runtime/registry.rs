@@ -8,7 +8,7 @@ use std::time::Duration;
 use crate::record::{Offset, Partition, Timestamp, TopicPartition};
 use crate::store::StateStore;
 use crate::task::processor::CommittedTime;
-use crate::task::{RecordCounters, TaskId, TaskState, TopicIdentity};
+use crate::task::{RecordCounters, Role, TaskId, TaskState, TopicIdentity};
 
 /// Shared by the parts of an instance and whoever asks about them.
 #[derive(Clone, Default)]
@@ -43,6 +43,8 @@ type Serial = u64;
 pub struct TaskStatus {
     /// The task.
     pub id: TaskId,
+    /// What this instance is for it.
+    pub role: Role,
     /// What it reads.
     pub inputs: Vec<TopicPartition>,
     /// What it is doing.
@@ -63,9 +65,10 @@ pub struct TaskStatus {
 
 impl TaskStatus {
     /// A task that has just been assigned.
-    pub(crate) fn created(id: TaskId, inputs: Vec<TopicPartition>) -> Self {
+    pub(crate) fn created(id: TaskId, role: Role, inputs: Vec<TopicPartition>) -> Self {
         Self {
             id,
+            role,
             inputs,
             state: TaskState::Created,
             restore: None,
@@ -128,6 +131,13 @@ pub(crate) struct StoreEntry {
     pub(crate) time: CommittedTime,
 }
 
+impl Inner {
+    /// The tasks that this instance is to count.
+    fn active(&self) -> impl Iterator<Item = &TaskStatus> {
+        self.tasks.values().map(|(_, task)| task).filter(|task| task.role == Role::Active)
+    }
+}
+
 impl Registry {
     /// An empty registry.
     pub fn new() -> Self {
@@ -149,22 +159,22 @@ impl Registry {
         self.lock().restored
     }
 
-    /// Whether this instance has so many tasks, and all of them run or are quarantined.
+    /// Whether this instance has so many active tasks, and all of them run or are quarantined.
     pub fn is_running(&self, tasks: usize) -> bool {
         let inner = self.lock();
-        inner.tasks.len() == tasks && inner.tasks.values().all(|(_, task)| task.is_settled())
+        inner.active().count() == tasks && inner.active().all(TaskStatus::is_settled)
     }
 
     /// Whether this instance has been told by the group what is its own, which may be nothing, and all of it runs or is quarantined.
     pub fn is_settled(&self) -> bool {
         let inner = self.lock();
-        inner.is_member && inner.tasks.values().all(|(_, task)| task.is_settled())
+        inner.is_member && inner.active().all(TaskStatus::is_settled)
     }
 
     /// The quarantined tasks that read a partition which `is_asked`, as (task, reason).
     pub(crate) fn quarantined(&self, is_asked: impl Fn(&TopicPartition) -> bool) -> Vec<(TaskId, String)> {
         let inner = self.lock();
-        let quarantined = inner.tasks.values().map(|(_, task)| task).filter(|task| task.state == TaskState::Quarantined);
+        let quarantined = inner.active().filter(|task| task.state == TaskState::Quarantined);
         let asked = quarantined.filter(|task| task.inputs.iter().any(&is_asked));
         asked.map(|task| (task.id, task.trouble.clone().unwrap_or_default())).collect()
     }
@@ -337,7 +347,7 @@ mod tests {
         let put = |number: u32, state: TaskState| {
             let input = TopicPartition::new("t", Partition(number));
             let id = TaskId { subtopology: 0, partition: input.partition };
-            registry.put_task(TaskStatus { state, ..TaskStatus::created(id, vec![input]) }, None)
+            registry.put_task(TaskStatus { state, ..TaskStatus::created(id, Role::Active, vec![input]) }, None)
         };
         let _first = put(0, TaskState::Running);
         assert!(!registry.is_running(2));

@@ -12,30 +12,36 @@ use crate::serdes::WindowedKey;
 use crate::store::window_store::{WindowChange, WindowStore};
 use crate::store::{Space, StateStore, StoreBatch, StoreErrorKind, StoreIdentity, StoreProvider, row};
 use crate::task::counted_with::CountedWith;
-use crate::task::{Grouping, TaskError, TopicIdentity};
+use crate::task::{TaskError, TopicIdentity};
+use crate::topology::WindowedSpec;
 
 /// How often a replica that is behind says in the log how far it is.
 const TELL_INTERVAL: Duration = Duration::from_secs(5);
 
-/// A copy of a window store, brought up to the end of its changelog. It is promoted in place: the store stays open.
+/// How often a copy looks how far its owner is, in milliseconds.
+const LOOK_INTERVAL_MS: i64 = 1_000;
+
+/// A copy of a window store, brought up to the end of its changelog, or kept there. It is promoted in place: the store stays open.
 pub(crate) struct Replica<B: Broker> {
     store: WindowStore,
     reader: B::Reader,
-    grouping: Arc<dyn Grouping>,
+    spec: WindowedSpec,
     changelog: TopicPartition,
     progress: RestoreProgress,
+    /// Windows that start before it have expired.
+    kept_from: Timestamp,
     began: Timestamp,
     told: Timestamp,
+    looked: Timestamp,
 }
 
 /// What a replica is a copy of, and where it is.
 pub(crate) struct ReplicaOf<'a, B: Broker> {
     pub(crate) broker: &'a B,
     pub(crate) provider: &'a dyn StoreProvider,
-    pub(crate) store_name: &'a str,
     pub(crate) identity: StoreIdentity,
     pub(crate) changelog: TopicPartition,
-    pub(crate) grouping: Arc<dyn Grouping>,
+    pub(crate) spec: WindowedSpec,
     pub(crate) now: Timestamp,
 }
 
@@ -43,7 +49,7 @@ impl<B: Broker> Replica<B> {
     /// Goes on with a store that is open, or opens it; throws it away where it belongs to another log, is garbled, or lies before the
     /// changelog's start; and finds where to read on.
     pub(crate) fn begin(of: ReplicaOf<'_, B>, open: Option<WindowStore>) -> Result<Self, TaskError> {
-        let ReplicaOf { broker, changelog, grouping, now, .. } = &of;
+        let ReplicaOf { broker, changelog, .. } = &of;
         // The high watermark: a transaction that is still open there is waited for, whoever left it.
         let log = broker.log_range(changelog, Isolation::ReadUncommitted)?;
         let mut store = open_or_rebuild(&of, open, log.start, log.end)?;
@@ -56,16 +62,21 @@ impl<B: Broker> Replica<B> {
         };
         let reader = broker.reader(changelog, position)?;
         let progress = RestoreProgress { from: position, position, end: log.end, records: 0, elapsed: Duration::ZERO };
-        Ok(Self { store, reader, grouping: grouping.clone(), changelog: changelog.clone(), progress, began: *now, told: *now })
+        let ReplicaOf { spec, changelog, now, .. } = of;
+        Ok(Self { store, reader, spec, changelog, progress, kept_from: Timestamp(0), began: now, told: now, looked: now })
     }
 
     pub(crate) fn progress(&self) -> RestoreProgress {
         self.progress
     }
 
-    /// How many changelog records it is behind the end that it was begun with.
+    /// How many changelog records it is behind the end that it knows of.
     pub(crate) fn lag(&self) -> u64 {
         (self.progress.end.0 - self.progress.position.0).max(0) as u64
+    }
+
+    pub(crate) fn changelog(&self) -> &TopicPartition {
+        &self.changelog
     }
 
     pub(crate) fn state_store(&self) -> &Arc<dyn StateStore> {
@@ -86,21 +97,39 @@ impl<B: Broker> Replica<B> {
         self.progress.position >= self.progress.end
     }
 
+    /// Its owner has nothing more to do with the windows that end at or before `done`: those whose retention is over expire here as there,
+    /// and what the changelog still holds of them is passed over.
+    pub(crate) fn owner_is_done(&mut self, done: Timestamp) -> Result<(), TaskError> {
+        self.kept_from = self.kept_from.max(self.spec.kept_from(done));
+        self.store.expire(self.kept_from)?;
+        Ok(())
+    }
+
+    /// Whether it is time to look again how far its owner is.
+    pub(crate) fn is_to_look(&self, now: Timestamp) -> bool {
+        !(0..LOOK_INTERVAL_MS).contains(&(now.0 - self.looked.0))
+    }
+
+    /// The changelog's end is there now.
+    pub(crate) fn look(&mut self, end: Offset, now: Timestamp) {
+        (self.progress.end, self.looked) = (end, now);
+    }
+
     /// The store, for its task to go on with, or for another attempt.
     pub(crate) fn into_store(self) -> WindowStore {
         self.store
     }
 
-    /// Reads and applies one batch, and says now and then how far it is.
+    /// Reads and applies one batch, and says now and then how far it is. Gives whether there was one.
     ///
     /// # Errors
     /// Where nothing was applied. [`crate::broker::ErrorKind::OffsetOutOfRange`] where the changelog begins behind it by now: begin again.
-    pub(crate) fn tail(&mut self, max_wait: Duration, clock: &dyn Clock) -> Result<(), TaskError> {
-        self.read_batch(max_wait)?;
+    pub(crate) fn tail(&mut self, max_wait: Duration, clock: &dyn Clock) -> Result<bool, TaskError> {
+        let has_read = self.read_batch(max_wait)?;
         let now = clock.now();
         let since = |then: Timestamp| Duration::from_millis(now.0.saturating_sub(then.0).max(0) as u64);
         self.progress.elapsed = since(self.began);
-        if since(self.told) >= TELL_INTERVAL {
+        if since(self.told) >= TELL_INTERVAL && !self.is_caught_up() {
             self.told = now;
             let RestoreProgress { position, end, records, .. } = self.progress;
             let (rate, left) = (self.progress.records_per_second(), self.progress.time_left());
@@ -109,21 +138,21 @@ impl<B: Broker> Replica<B> {
                 seconds_left = left.map(|left| left.as_secs()), "a store is being restored"
             );
         }
-        Ok(())
+        Ok(has_read)
     }
 
-    fn read_batch(&mut self, max_wait: Duration) -> Result<(), TaskError> {
+    fn read_batch(&mut self, max_wait: Duration) -> Result<bool, TaskError> {
         let Some(batch) = self.reader.read(max_wait)? else {
             // Offsets at the end may hold no record: the reader's position passes them.
             self.progress.position = self.progress.position.max(self.reader.position());
-            return Ok(());
+            return Ok(false);
         };
         let mut records = Vec::new();
         batch.records(&mut records)?;
         self.apply(&records, batch.next_offset())?;
         self.progress.records += records.len() as u64;
         self.progress.position = self.reader.position().max(batch.next_offset());
-        Ok(())
+        Ok(true)
     }
 
     fn apply(&mut self, records: &[Record<'_>], position: Offset) -> Result<(), TaskError> {
@@ -131,7 +160,9 @@ impl<B: Broker> Replica<B> {
         for record in records {
             let key = record.key.and_then(WindowedKey::decode_from_changelog);
             let WindowedKey { key, start } = key.ok_or_else(|| self.unreadable(record))?;
-            latest.insert(row::key(start, key), record);
+            if start >= self.kept_from {
+                latest.insert(row::key(start, key), record);
+            }
         }
         let keys: Vec<Vec<u8>> = latest.keys().cloned().collect();
         let stored = self.store.multi_get(&keys)?;
@@ -143,14 +174,14 @@ impl<B: Broker> Replica<B> {
             let before = match &stored {
                 Some(row) => {
                     let (_, weight) =
-                        self.grouping.output_of_row(start, row, &mut output).ok_or_else(|| row::unreadable(start, key))?;
+                        self.spec.grouping.output_of_row(start, row, &mut output).ok_or_else(|| row::unreadable(start, key))?;
                     weight
                 }
                 None => 0,
             };
             let after = match record.value {
                 Some(value) => {
-                    let restored = self.grouping.row_of_changelog(start, record.timestamp, value);
+                    let restored = self.spec.grouping.row_of_changelog(start, record.timestamp, value);
                     let (row, weight) = restored.ok_or_else(|| self.unreadable(record))?;
                     batch.put(Space::Rows, &row_key, &row);
                     weight
@@ -184,7 +215,8 @@ fn open_or_rebuild<B: Broker>(
     log_start: Offset,
     log_end: Offset,
 ) -> Result<WindowStore, TaskError> {
-    let ReplicaOf { provider, store_name, changelog, identity, .. } = of;
+    let ReplicaOf { provider, spec, changelog, identity, .. } = of;
+    let store_name = &*spec.store;
     let partition = changelog.partition;
     let opened = match open {
         Some(store) => Ok(store),

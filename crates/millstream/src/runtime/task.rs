@@ -13,7 +13,7 @@ use crate::broker::{Broker, CommittedOffset};
 use crate::record::{Offset, Timestamp, TopicPartition};
 use crate::store::window_store::WindowStore;
 use crate::task::processor::{CommittedTime, Processor};
-use crate::task::{TaskError, TaskId, TaskState, TopicIdentity};
+use crate::task::{Role, TaskError, TaskId, TaskState, TopicIdentity};
 
 /// How long a task waits after it could not be committed, in milliseconds: at first, and at most.
 const FIRST_REFUSAL_MS: i64 = 100;
@@ -22,6 +22,7 @@ const LONGEST_REFUSAL_MS: i64 = 30_000;
 /// A task of this instance.
 pub(super) struct Task<B: Broker> {
     id: TaskId,
+    role: Role,
     inputs: Vec<TopicPartition>,
     plan: Arc<Plan>,
     /// The number of the membership that it was assigned under. With another one it has been lost.
@@ -58,7 +59,7 @@ enum Lifecycle<B: Broker> {
 pub(super) enum Opening<B: Broker> {
     /// Its position is to be looked up. Its store may be open.
     LookUp(Option<WindowStore>),
-    /// Its store is behind its changelog. The position was read before the changelog's end.
+    /// Its store is behind its changelog, or a standby's copy. The position was read before the changelog's end.
     Replica(Box<Replica<B>>, Option<CommittedOffset>),
     /// Its aggregate tasks have to know of it.
     Joining(Joining),
@@ -91,14 +92,15 @@ impl<B: Broker> Lifecycle<B> {
 }
 
 impl<B: Broker> Task<B> {
-    /// A task that was just assigned; none where the topology has none for that partition.
-    pub(super) fn assigned(input: TopicPartition, plan: &Arc<Plan>, membership: u64, registry: &Registry) -> Option<Self> {
-        let (id, _) = plan.task(&input)?;
-        let store = plan.kept(&input).map(|kept| (kept.spec.store.clone(), input.partition));
-        let inputs = vec![input];
-        let view = registry.put_task(TaskStatus::created(id, inputs.clone()), store);
-        Some(Self {
+    /// A task of the plan's that was just assigned.
+    pub(super) fn assigned(id: TaskId, role: Role, plan: &Arc<Plan>, membership: u64, registry: &Registry) -> Self {
+        let subtopology = plan.subtopology(id);
+        let store = subtopology.kept().map(|kept| (kept.spec.store.clone(), id.partition));
+        let inputs = vec![TopicPartition::new(subtopology.topic.clone(), id.partition)];
+        let view = registry.put_task(TaskStatus::created(id, role, inputs.clone()), store);
+        Self {
             id,
+            role,
             inputs,
             plan: plan.clone(),
             membership,
@@ -111,11 +113,16 @@ impl<B: Broker> Task<B> {
             refusals: 0,
             is_in_doubt: false,
             waits: None,
-        })
+        }
     }
 
     pub(super) fn id(&self) -> TaskId {
         self.id
+    }
+
+    /// What this instance is for it.
+    pub(super) fn role(&self) -> Role {
+        self.role
     }
 
     pub(super) fn membership(&self) -> u64 {
@@ -210,6 +217,15 @@ impl<B: Broker> Task<B> {
             self.view.remove_store();
         }
         Ok(())
+    }
+
+    /// From a standby to the active one: its position is to be looked up, and its store goes on being open.
+    pub(super) fn promote(&mut self) -> Result<(), TaskError> {
+        self.role = Role::Active;
+        self.view.update(|status| status.role = Role::Active);
+        (self.waits, self.refusals) = (None, 0);
+        // One that has not begun yet begins as an active one.
+        if self.state() == TaskState::Created { Ok(()) } else { self.reopen() }
     }
 
     /// An operator lets it try again: at once.

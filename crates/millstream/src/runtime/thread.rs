@@ -146,7 +146,7 @@ impl<B: Broker> StreamThread<B> {
             match self.handover.fate(&task, Some(self.number)) {
                 Fate::Stay => self.take(task)?,
                 Fate::Move(_) => self.handover.pass_to_thread(task),
-                Fate::Return | Fate::Lost => self.handover.pass_to_updater(self.number, task),
+                Fate::Return | Fate::Lost | Fate::Promote => self.handover.pass_to_updater(self.number, task),
             }
         }
         if self.tasks.iter().any(|task| self.handover.fate(task, Some(self.number)) == Fate::Return) {
@@ -169,7 +169,7 @@ impl<B: Broker> StreamThread<B> {
         for task in self.handover.take_for_thread(self.number) {
             match self.handover.fate(&task, Some(self.number)) {
                 Fate::Stay | Fate::Move(_) => self.handover.pass_to_thread(task),
-                Fate::Return | Fate::Lost => self.handover.pass_to_updater(self.number, task),
+                Fate::Return | Fate::Lost | Fate::Promote => self.handover.pass_to_updater(self.number, task),
             }
         }
     }
@@ -195,7 +195,7 @@ impl<B: Broker> StreamThread<B> {
                 // With all that it has not committed.
                 Fate::Move(_) => self.handover.pass_to_thread(task),
                 // To close a store takes a while, and is not for a thread that counts.
-                Fate::Stay | Fate::Return | Fate::Lost => self.handover.pass_to_updater(self.number, task),
+                Fate::Stay | Fate::Return | Fate::Lost | Fate::Promote => self.handover.pass_to_updater(self.number, task),
             }
         }
     }

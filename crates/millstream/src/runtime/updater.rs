@@ -5,13 +5,13 @@ use std::time::Duration;
 use super::context::{Parts, Stepped, StreamsError};
 use super::handover::{Fate, Handover};
 use super::join::Joined;
-use super::open::{look_up, promote, source};
+use super::open::{follow, look_up, promote, source};
 use super::plan::Kind;
 use super::task::{Opening, Task};
 use super::transactor::Transactor;
 use super::trouble::{Remedy, broker_error};
 use crate::broker::{Broker, BrokerError, ErrorKind};
-use crate::task::{TaskError, TaskState};
+use crate::task::{Role, TaskError, TaskState};
 
 /// How long a step of a replica waits for the broker at most.
 const TAIL_WAIT: Duration = Duration::from_millis(20);
@@ -46,7 +46,7 @@ impl<B: Broker> StateUpdater<B> {
     pub fn step(&mut self, max_wait: Duration) -> Result<Stepped, StreamsError> {
         let version = self.handover.version();
         self.tasks.extend(self.handover.take_for_updater(self.number));
-        let (mut worked, mut waits) = (self.give_up(), false);
+        let (mut worked, mut waits) = (self.give_up()?, false);
         let can_join = self.connect_joins();
         let (began, mut turns) = (self.parts.now(), VecDeque::from(std::mem::take(&mut self.tasks)));
         while let Some(mut task) = turns.pop_front() {
@@ -82,12 +82,17 @@ impl<B: Broker> StateUpdater<B> {
         })
     }
 
-    /// Gives up the tasks that have to go. Says whether there were any.
-    fn give_up(&mut self) -> bool {
+    /// Gives up the tasks that have to go, and promotes those that become active. Says whether any went.
+    fn give_up(&mut self) -> Result<bool, StreamsError> {
         let before = self.tasks.len();
-        for task in std::mem::take(&mut self.tasks) {
+        let tasks = std::mem::take(&mut self.tasks);
+        for mut task in tasks {
             let may_go = match self.handover.fate(&task, None) {
                 Fate::Stay | Fate::Move(_) => false,
+                Fate::Promote => {
+                    task.promote().map_err(StreamsError::new)?;
+                    false
+                }
                 Fate::Lost => true,
                 // A join that may still be open is settled first.
                 Fate::Return => !self.joins().is_unsettled() || self.joins().connect().is_ok(),
@@ -98,7 +103,7 @@ impl<B: Broker> StateUpdater<B> {
                 self.tasks.push(task);
             }
         }
-        self.tasks.len() < before
+        Ok(self.tasks.len() < before)
     }
 
     /// Makes sure that joins can be committed, where there is a task that may have to join: what a process before has left open, or one of
@@ -139,7 +144,7 @@ impl<B: Broker> StateUpdater<B> {
         }
         let began = self.parts.now();
         match self.advance(task, max_wait) {
-            Ok(moved) => Ok(Some(moved)),
+            Ok(moved) => Ok(moved),
             Err(error) => {
                 let now = self.parts.now();
                 task.waits = Some((now, (now.0 - began.0).max(SHORTEST_WAIT_MS)));
@@ -154,8 +159,8 @@ impl<B: Broker> StateUpdater<B> {
         self.parts.config.drain && !matches!(task.subtopology().kind, Kind::Aggregate { .. })
     }
 
-    /// Takes the next step between a task and its next record. Says whether it could be taken.
-    fn advance(&self, task: &mut Task<B>, max_wait: Duration) -> Result<bool, TaskError> {
+    /// Takes the next step between a task and its next record. Says whether it could be taken; nothing of a standby that is up to date.
+    fn advance(&self, task: &mut Task<B>, max_wait: Duration) -> Result<Option<bool>, TaskError> {
         if task.state() == TaskState::Created {
             task.open()?;
         }
@@ -163,26 +168,38 @@ impl<B: Broker> StateUpdater<B> {
             task.discards_store = true;
             task.reopen()?;
         }
-        let parts = &*self.parts;
         match task.opening_mut() {
-            None | Some(Opening::Ready(_)) => Ok(false),
-            Some(Opening::LookUp(_)) => look_up(parts, task, max_wait).map(|()| true),
-            Some(Opening::Replica(replica, _)) => {
-                if replica.is_caught_up() {
-                    return promote(parts, task).map(|()| true);
-                }
-                let tailed = replica.tail(max_wait.min(TAIL_WAIT), &*parts.clock);
-                match tailed {
-                    Ok(()) => task.publish_replica(),
-                    // What was read and not applied is to be read again, from where the store and the changelog are now.
-                    Err(error) => {
-                        task.reopen()?;
-                        return Err(error);
-                    }
-                }
-                Ok(true)
+            None | Some(Opening::Ready(_)) => Ok(Some(false)),
+            Some(Opening::LookUp(_)) => look_up(&self.parts, task, max_wait).map(|()| Some(true)),
+            Some(Opening::Replica(..)) => self.tail(task, max_wait),
+            Some(Opening::Joining(_)) => self.join(task).map(Some),
+        }
+    }
+
+    /// A replica's step: an active task's is promoted at its end, a standby's goes on behind its owner.
+    fn tail(&self, task: &mut Task<B>, max_wait: Duration) -> Result<Option<bool>, TaskError> {
+        let parts = &*self.parts;
+        if task.role() == Role::Standby {
+            follow(parts, task)?;
+        }
+        let role = task.role();
+        let Some(Opening::Replica(replica, _)) = task.opening_mut() else { return Ok(None) };
+        if role == Role::Active && replica.is_caught_up() {
+            return promote(parts, task).map(|()| Some(true));
+        }
+        // A copy that is up to date holds up no restore beside it.
+        let wait = if replica.is_caught_up() { Duration::ZERO } else { max_wait.min(TAIL_WAIT) };
+        match replica.tail(wait, &*parts.clock) {
+            Ok(has_read) => {
+                let is_behind = !replica.is_caught_up();
+                task.publish_replica();
+                Ok((role == Role::Active || has_read || is_behind).then_some(true))
             }
-            Some(Opening::Joining(_)) => self.join(task),
+            // What was read and not applied is to be read again, from where the store and the changelog are now.
+            Err(error) => {
+                task.reopen()?;
+                Err(error)
+            }
         }
     }
 

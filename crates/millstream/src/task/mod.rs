@@ -7,6 +7,7 @@ pub mod metadata;
 pub(crate) mod output;
 pub(crate) mod processor;
 pub(crate) mod repartition;
+mod role;
 mod side_output;
 mod state;
 pub(crate) mod table;
@@ -16,6 +17,7 @@ use std::fmt;
 
 pub(crate) use grouping::Grouping;
 pub use output::WindowEnd;
+pub use role::Role;
 pub use side_output::RecordCounters;
 pub(crate) use side_output::{OutputBuffer, SideOutput, SideTopics};
 pub use state::{IllegalTransition, TaskState};

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::EmitStrategy;
-use crate::record::{Record, Topic};
+use crate::record::{Record, Timestamp, Topic};
 use crate::serdes::Rejection;
 use crate::task::counted_with::CountedWith;
 use crate::task::{Grouping, OutputBuffer};
@@ -149,6 +149,19 @@ impl WindowedSpec {
     /// The settings that cannot change once something was counted.
     pub(crate) fn counted_with(&self) -> CountedWith {
         CountedWith { window_size_ms: self.windows.size_ms(), keyed: self.keyed }
+    }
+
+    /// Whether windows are sent on when they are final.
+    pub(crate) fn sends_final_windows(&self) -> bool {
+        self.emit == EmitStrategy::OnWindowClose && self.output.is_some()
+    }
+
+    /// The earliest start of a window that is still kept, where nothing more is to be done with those that end at or before `done`:
+    /// a window expires when its end lies its retention back.
+    pub(crate) fn kept_from(&self, done: Timestamp) -> Timestamp {
+        let retention = i64::try_from(self.retention.as_millis()).unwrap_or(i64::MAX);
+        let keep_from = done.0.saturating_sub(retention);
+        Timestamp(keep_from.saturating_sub(self.windows.size_ms()).saturating_add(1).max(0))
     }
 
     fn check_retention(&self) -> Result<(), TopologyError> {

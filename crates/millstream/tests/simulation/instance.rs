@@ -1,5 +1,6 @@
 //! One instance of the program: its parts, its stores, its connection to the broker.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -8,7 +9,7 @@ use millstream::broker::local::faults::FaultyBroker;
 use millstream::clock::ManualClock;
 use millstream::query::Counts;
 use millstream::runtime::{Instance as Engine, Parts, Registry, Stepped, TaskStatus, Workers};
-use millstream::task::{RecordCounters, TaskState};
+use millstream::task::{RecordCounters, Role, TaskId, TaskState};
 
 use crate::disk::Disk;
 use crate::faults::CallFaults;
@@ -31,6 +32,8 @@ pub(crate) struct Instance {
     pub(crate) stalled_until: u64,
     workers: Box<Workers<FaultyBroker>>,
     registry: Registry,
+    standbys: BTreeSet<TaskId>,
+    promoted: Vec<TaskId>,
 }
 
 /// How a step ended.
@@ -55,7 +58,7 @@ impl Instance {
             observer: Arc::new(()),
         };
         let workers = Box::new(Engine::new(around.scenario.threads, parts).into_workers());
-        Self { number, broker, disk, stalled_until: 0, workers, registry }
+        Self { number, broker, disk, stalled_until: 0, workers, registry, standbys: BTreeSet::new(), promoted: Vec::new() }
     }
 
     /// How many parts there are to be stepped.
@@ -82,12 +85,24 @@ impl Instance {
             _ if self.broker.is_crashed() => Step::Crashed,
             Ok(stepped) => {
                 let tasks = self.tasks();
+                self.note_roles(&tasks);
                 let quarantined = tasks.iter().find(|task| task.state == TaskState::Quarantined);
                 assert!(quarantined.is_none(), "instance {} has a task in quarantine: {quarantined:?}", self.number);
                 Step::Done(stepped)
             }
             Err(error) => panic!("part {part} of instance {} stopped: {error}", self.number),
         }
+    }
+
+    fn note_roles(&mut self, tasks: &[TaskStatus]) {
+        let of = |role| tasks.iter().filter(move |task| task.role == role).map(|task| task.id);
+        self.promoted.extend(of(Role::Active).filter(|id| self.standbys.contains(id)));
+        self.standbys = of(Role::Standby).collect();
+    }
+
+    /// The standbys that have been promoted since this was last asked.
+    pub(crate) fn take_promoted(&mut self) -> Vec<TaskId> {
+        std::mem::take(&mut self.promoted)
     }
 
     /// Ends in order. What is left is its disk, and its broker where it crashed on the way.

@@ -47,6 +47,8 @@ pub(crate) struct Scenario {
     pub(crate) aggregates: bool,
     /// Whether one click does not come to one.
     pub(crate) fans_out: bool,
+    /// How many instances, where there are as many, keep a copy of a store beside the one that counts.
+    pub(crate) standbys: usize,
 }
 
 impl Scenario {
@@ -79,6 +81,7 @@ impl Scenario {
             event_one_in: (!r.one_in(16)).then(|| r.pick(&[4, 10, 30])),
             aggregates: r.one_in(3),
             fans_out: r.one_in(3),
+            standbys: r.between(0, 2) as usize,
         }
     }
 

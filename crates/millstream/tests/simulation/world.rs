@@ -11,7 +11,7 @@ use millstream::record::Timestamp;
 use millstream::runtime::Stepped;
 use millstream::task::RecordCounters;
 
-use crate::audit::{AGGREGATED, Audit, COUNTERS_COMPARED, FANNED_OUT};
+use crate::audit::{AGGREGATED, Audit, COUNTERS_COMPARED, FANNED_OUT, PROMOTED};
 use crate::clicks::Clicks;
 use crate::disk::Disk;
 use crate::faults::CallFaults;
@@ -74,6 +74,7 @@ impl World {
         let broker = MemoryBroker::in_memory(clock.clone());
         broker.create_topic(CLICKS, &TopicSettings::kept_for_ever(scenario.partitions)).unwrap();
         broker.trust_members(APPLICATION);
+        broker.keep_standbys(APPLICATION, scenario.standbys);
         let audit = Arc::new(Mutex::new(Audit::new(broker.clone(), scenario.clone(), trace.clone())));
         let faults = CallFaults::new(random.fork(), audit.clone(), trace.clone());
         if scenario.event_one_in.is_none() {
@@ -141,6 +142,9 @@ impl World {
     fn step(&mut self, seat: usize, part: usize) -> Stepped {
         let Seat::Up(instance) = &mut self.seats[seat] else { return Stepped::Idle };
         let step = instance.step(part);
+        for task in instance.take_promoted() {
+            self.trace.event(PROMOTED, task);
+        }
         self.trace.note(format_args!("{} {}.{seat}.{part} {step:?}", self.around.clock.now(), self.tick));
         self.audit().look();
         match step {

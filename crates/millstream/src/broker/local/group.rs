@@ -31,11 +31,13 @@ pub(super) struct Group {
     target: BTreeMap<TopicPartition, MemberId>,
     /// Whether a member may commit what it does not hold, as on Kafka.
     trusts_members: bool,
+    /// How many members keep a copy of each partition's store, beside the one that holds it.
+    standbys: usize,
     /// What the group has committed; it outlives its members.
     pub(super) offsets: BTreeMap<TopicPartition, CommittedOffset>,
 }
 
-#[derive(Debug)]
+#[derive(Debug, Default)]
 struct Member {
     topics: BTreeSet<Topic>,
     /// Held, and not told yet.
@@ -44,6 +46,15 @@ struct Member {
     to_revoke: BTreeSet<TopicPartition>,
     /// Told, and not given up yet.
     revoking: BTreeSet<TopicPartition>,
+    /// What it is to keep copies of, and what it was told last.
+    standbys: BTreeSet<TopicPartition>,
+    told_standbys: BTreeSet<TopicPartition>,
+}
+
+impl Member {
+    fn has_event(&self) -> bool {
+        !(self.to_revoke.is_empty() && self.assigned.is_empty()) || self.standbys != self.told_standbys
+    }
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -59,8 +70,7 @@ impl Group {
         let id = self.joined;
         self.joined += 1;
         let topics = topics.iter().cloned().collect();
-        let (assigned, to_revoke, revoking) = Default::default();
-        self.members.insert(id, Member { topics, assigned, to_revoke, revoking });
+        self.members.insert(id, Member { topics, ..Member::default() });
         self.rebalance(partitions);
         id
     }
@@ -96,6 +106,32 @@ impl Group {
         self.hand_out();
     }
 
+    /// Copies are kept by the members that come after the one that holds the partition, or after the one that is to hold it; and by that one,
+    /// until it does.
+    fn share_standbys(&mut self) {
+        let subscribers = |topic: &Topic| {
+            let subscribed = self.members.iter().filter(|(_, member)| member.topics.contains(topic));
+            subscribed.map(|(id, _)| *id).collect::<Vec<_>>()
+        };
+        let mut standbys: BTreeMap<MemberId, BTreeSet<TopicPartition>> = BTreeMap::new();
+        for (partition, owner) in &self.target {
+            let subscribers = subscribers(&partition.topic);
+            let holder = self.held.get(partition).map(|holding| holding.member);
+            let behind = subscribers.iter().chain(&subscribers).skip_while(|id| *id != owner).take(subscribers.len());
+            for id in behind.filter(|id| Some(**id) != holder).take(self.standbys) {
+                standbys.entry(*id).or_default().insert(partition.clone());
+            }
+        }
+        for (id, member) in &mut self.members {
+            member.standbys = standbys.remove(id).unwrap_or_default();
+        }
+    }
+
+    /// From the next rebalance on so many members beside its holder keep a copy of each partition's store.
+    pub(super) fn keep_standbys(&mut self, standbys: usize) {
+        self.standbys = standbys;
+    }
+
     /// Takes everything away from everybody and gives it out again: the members see `Revoked`, then `Assigned`.
     pub(super) fn revoke_all(&mut self) {
         self.generation += 1;
@@ -109,7 +145,7 @@ impl Group {
 
     /// Whether a poll of that member would bring an event.
     pub(super) fn has_event(&self, id: MemberId) -> bool {
-        self.members.get(&id).is_none_or(|member| !(member.to_revoke.is_empty() && member.assigned.is_empty()))
+        self.members.get(&id).is_none_or(Member::has_event)
     }
 
     /// A member of this group, which has that name, polls: the next thing that it has to learn.
@@ -123,7 +159,11 @@ impl Group {
             return MemberEvent::Revoked { partitions: told.into_iter().collect() };
         }
         if member.assigned.is_empty() {
-            return MemberEvent::Nothing;
+            if member.standbys == member.told_standbys {
+                return MemberEvent::Nothing;
+            }
+            member.told_standbys = member.standbys.clone();
+            return MemberEvent::Standbys { partitions: member.standbys.iter().cloned().collect() };
         }
         let partitions = std::mem::take(&mut member.assigned).into_iter().collect();
         MemberEvent::Assigned { partitions, fence: Fence::new(name.clone(), self.generation, member_name(id)) }
@@ -194,6 +234,7 @@ impl Group {
                 member.assigned.insert(partition.clone());
             }
         }
+        self.share_standbys();
     }
 }
 
@@ -255,6 +296,13 @@ mod tests {
                 }
                 MemberEvent::Revoked { partitions } => self.going.extend(partitions),
                 MemberEvent::Lost => panic!("member {id} was not removed"),
+                MemberEvent::Standbys { partitions } => {
+                    let kept = BTreeSet::from_iter(partitions);
+                    assert!(
+                        kept.iter().all(|partition| group.held.get(partition).is_none_or(|held| held.member != id)),
+                        "it holds them"
+                    );
+                }
                 MemberEvent::Nothing => {}
             }
         }
@@ -299,6 +347,7 @@ mod tests {
             let topic: Topic = "t".into();
             let mut counts = BTreeMap::from([(topic.clone(), 3)]);
             let mut group = Group::default();
+            group.keep_standbys(1);
             let mut beliefs: BTreeMap<MemberId, Belief> = BTreeMap::new();
             let pick = |beliefs: &BTreeMap<MemberId, Belief>, n: usize| beliefs.keys().nth(n % beliefs.len().max(1)).copied();
             for step in steps {

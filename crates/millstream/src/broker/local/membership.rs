@@ -123,6 +123,11 @@ impl<S: LogStorage> LocalBroker<S> {
         lock(&self.shared.state).group(group).trust_members();
     }
 
+    /// From the next rebalance on so many members of a group, where it has as many, keep a copy of each partition's store beside its holder.
+    pub fn keep_standbys(&self, group: &str, standbys: usize) {
+        lock(&self.shared.state).group(group).keep_standbys(standbys);
+    }
+
     /// Takes every partition from its holder and gives it out again, in a new generation.
     pub fn force_rebalance(&self, group: &str) {
         lock(&self.shared.state).group(group).revoke_all();

@@ -105,7 +105,7 @@ impl WindowedState {
     }
 
     fn send_final_windows(&mut self, producer: &mut dyn TransactionalProducer) -> Result<(), TaskError> {
-        let Some(output) = self.output.as_ref().filter(|_| self.emits_on_close()) else { return Ok(()) };
+        let Some(output) = self.output.as_ref().filter(|_| self.spec.sends_final_windows()) else { return Ok(()) };
         let rows = Rows { store: &self.store, grouping: &*self.spec.grouping };
         let limit = output.rows_per_commit;
         self.closing.send(self.closed_through, limit, &self.spec.windows, &rows, &output.partition, producer)
@@ -113,21 +113,14 @@ impl WindowedState {
 
     fn expire(&mut self) -> Result<(), StoreError> {
         // A window stays until it has been sent on, too.
-        let done = if self.emits_on_close() { self.committed_closing.through } else { self.closed_through.0 };
-        let keep_from = done.saturating_sub(i64::try_from(self.spec.retention.as_millis()).unwrap_or(i64::MAX));
-        // A window expires when its end lies that far back.
-        let before = Timestamp(keep_from.saturating_sub(self.spec.windows.size_ms()).saturating_add(1));
-        if before.0 > 0 && self.store.expire(before)? {
+        let done = if self.spec.sends_final_windows() { Timestamp(self.committed_closing.through) } else { self.closed_through };
+        if self.store.expire(self.spec.kept_from(done))? {
             let before = self.store.needed_from();
             let trim =
                 |before| Trim { log: self.changelog.clone(), before, flush: Some(Arc::downgrade(self.store.state_store())) };
             self.trim = before.map(trim);
         }
         Ok(())
-    }
-
-    fn emits_on_close(&self) -> bool {
-        self.spec.emit == EmitStrategy::OnWindowClose && self.output.is_some()
     }
 }
 
@@ -144,7 +137,7 @@ impl Output for WindowedState {
 
     /// Whether final windows wait to be sent on.
     fn wants_commit(&self) -> bool {
-        self.emits_on_close() && self.closing.is_behind(self.closed_through)
+        self.spec.sends_final_windows() && self.closing.is_behind(self.closed_through)
     }
 
     fn prepare(&mut self) -> Result<(), TaskError> {
@@ -155,7 +148,7 @@ impl Output for WindowedState {
         } else {
             self.stored = self.store.multi_get(&self.partials.sorted_row_keys())?;
         }
-        if self.emits_on_close() && self.closing.is_behind(self.closed_through) {
+        if self.spec.sends_final_windows() && self.closing.is_behind(self.closed_through) {
             let rows = Rows { store: &self.store, grouping: &*self.spec.grouping };
             self.committed_closing.prepare(self.closed_through, &self.spec.windows, &rows)?;
             self.closing = self.committed_closing.clone();
