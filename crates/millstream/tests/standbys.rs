@@ -72,8 +72,9 @@ impl StoreProvider for Watched {
     }
 
     fn destroy(&self, store: &str, partition: Partition) -> Result<(), StoreError> {
+        self.stores.destroy(store, partition)?;
         self.destroyed.fetch_add(1, Ordering::Relaxed);
-        self.stores.destroy(store, partition)
+        Ok(())
     }
 }
 
