@@ -7,9 +7,9 @@ use super::context::Parts;
 use super::doubt::check_commit_lasts;
 use super::task::Task;
 use super::transactor::{Offsets, Transactor, is_undecided};
-use super::trouble::{Remedy, broker_error};
+use super::trouble::{Remedy, broker_error, caught};
 use crate::broker::{Broker, BrokerError, Delivered, ErrorKind, Fence, TransactionalProducer};
-use crate::record::Timestamp;
+use crate::record::{Timestamp, TopicPartition};
 use crate::task::processor::Trim;
 use crate::task::{TaskError, TaskId, TopicIdentity};
 
@@ -82,25 +82,9 @@ impl<B: Broker> Committer<B> {
         self.commit_one_by_one(tasks, fence)
     }
 
-    /// A transaction for each: where one is refused for good and another is not, it is that task's own doing.
+    /// A transaction for each: one that is refused for good is that task's own doing.
     fn commit_one_by_one(&mut self, tasks: Vec<&mut Task<B>>, fence: &Fence) -> Result<(), TaskError> {
-        let mut refused = Failed::new();
-        let mut has_committed = false;
-        for task in tasks {
-            let id = task.id();
-            match self.commit_together(vec![task], fence) {
-                Ok(()) => has_committed = true,
-                Err(error) if is_final(&error) => refused.push((id, error)),
-                Err(error) => return Err(error),
-            }
-        }
-        match refused.first() {
-            Some((_, error)) if !has_committed => Err(error.clone()),
-            _ => {
-                self.failed.extend(refused);
-                Ok(())
-            }
-        }
+        tasks.into_iter().try_for_each(|task| self.commit_together(vec![task], fence))
     }
 
     fn commit_together(&mut self, mut tasks: Vec<&mut Task<B>>, fence: &Fence) -> Result<(), TaskError> {
@@ -128,7 +112,7 @@ impl<B: Broker> Committer<B> {
     /// Makes sure that the topics are those that the tasks' positions are positions of: asked after everything was fetched that the
     /// transaction is about, so that no position of one topic is committed for another. A task whose topic was made again starts again.
     fn check_topics(&mut self, tasks: &mut Vec<&mut Task<B>>) -> Result<(), TaskError> {
-        let topics: BTreeSet<_> = tasks.iter().map(|task| task.input().topic.clone()).collect();
+        let topics: BTreeSet<_> = tasks.iter().flat_map(|task| known_topics(task)).map(|(topic, _)| topic.topic).collect();
         let mut found = BTreeMap::new();
         for topic in topics {
             let described = match self.parts.broker.describe_topic(&topic) {
@@ -138,16 +122,15 @@ impl<B: Broker> Committer<B> {
             found.insert(topic, described.map(|described| described.as_ref().map(TopicIdentity::of)));
         }
         tasks.retain_mut(|task| {
-            let input = task.input().clone();
-            let error = match &found[&input.topic] {
-                Ok(topic) if *topic == task.topic => return true,
+            let error = known_topics(task).into_iter().find_map(|(of, known)| match &found[&of.topic] {
+                Ok(topic) if *topic == known => None,
                 Ok(_) => {
-                    let message =
-                        format!("topic {} was deleted, and perhaps made again: {input} is looked up again", input.topic);
-                    BrokerError::new(ErrorKind::Retry, message).of_partition(input)
+                    let message = format!("topic {} was deleted, and perhaps made again: {of} is looked up again", of.topic);
+                    Some(BrokerError::new(ErrorKind::Retry, message).of_partition(of))
                 }
-                Err(error) => error.clone(),
-            };
+                Err(error) => Some(error.clone()),
+            });
+            let Some(error) = error else { return true };
             self.failed.push((task.id(), error.into()));
             self.roll_back(task);
             false
@@ -158,7 +141,7 @@ impl<B: Broker> Committer<B> {
     /// Reads what the transaction changes. A task that cannot waits for the next one.
     fn prepare(&mut self, tasks: &mut Vec<&mut Task<B>>) {
         tasks.retain_mut(|task| {
-            let Some(Err(error)) = task.running_mut().map(|running| running.prepare()) else { return true };
+            let Some(Err(error)) = task.running_mut().map(|running| caught(|| running.prepare())) else { return true };
             self.failed.push((task.id(), error));
             self.roll_back(task);
             false
@@ -188,6 +171,11 @@ impl<B: Broker> Committer<B> {
             self.is_one_by_one = true;
             return Ok(());
         }
+        if let ([task], [], true) = (&*tasks, &*at_fault, is_final(&error)) {
+            // Whatever it is, it is in the way of this task alone: others may have committed meanwhile.
+            self.failed.push((task.id(), error));
+            return Ok(());
+        }
         if at_fault.is_empty() {
             return Err(error);
         }
@@ -198,17 +186,24 @@ impl<B: Broker> Committer<B> {
     fn committed(&mut self, tasks: &mut [&mut Task<B>], delivered: &Delivered) {
         for task in tasks {
             let (id, input, topic) = (task.id(), task.input().clone(), task.topic);
+            // Tasks that run alone take part, and none stops running in between.
             let Some(running) = task.running_mut() else { continue };
             self.parts.registry.count(&running.committed(delivered));
             if let Some(topic) = topic {
                 self.parts.registry.put_committed(&input, running.position(), topic);
             }
-            match running.settle() {
-                Ok(()) => self.trims.extend(running.take_trims()),
-                Err(error) => self.failed.push((id, error)),
-            }
             task.has_committed();
-            task.publish_committed();
+            let Some(running) = task.running_mut() else { continue };
+            match caught(|| running.settle()) {
+                Ok(()) => {
+                    self.trims.extend(running.take_trims());
+                    task.publish_committed();
+                }
+                Err(error) => {
+                    self.failed.push((id, error));
+                    task.publish_unapplied();
+                }
+            }
         }
     }
 
@@ -246,6 +241,13 @@ impl<B: Broker> Committer<B> {
     }
 }
 
+/// The partitions of topics that a task's position rests on, each with the topic that it was looked up in: what it reads, and the changelog.
+fn known_topics<B: Broker>(task: &Task<B>) -> Vec<(TopicPartition, Option<TopicIdentity>)> {
+    let changelog = task.subtopology().kept().map(|kept| TopicPartition::new(kept.changelog.clone(), task.id().partition));
+    let changelog = changelog.map(|changelog| (changelog, task.changelog));
+    std::iter::once((task.input().clone(), task.topic)).chain(changelog).collect()
+}
+
 /// Whether nothing but an operator's hand makes it succeed.
 fn is_final(error: &TaskError) -> bool {
     Remedy::of(error).is_ok_and(|remedy| remedy == Remedy::Quarantine)
@@ -262,7 +264,7 @@ fn stage<B: Broker>(
         *staging = Some(task.id());
         let input = task.input().clone();
         if let Some(running) = task.running_mut() {
-            offsets.push((input, running.stage(producer)?));
+            offsets.push((input, caught(|| running.stage(producer))?));
         }
     }
     *staging = None;

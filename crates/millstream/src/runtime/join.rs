@@ -19,12 +19,21 @@ use crate::task::TaskError;
 use crate::task::input::{AggregatePosition, SourcePosition};
 use crate::task::output::Repartition;
 
+/// So often a join that cannot go on looks again at once: most often the aggregate tasks are about to begin.
+const LOOKS_AT_ONCE: u32 = 8;
+
+/// How long it waits from then on, in milliseconds: at first, and at most.
+const SHORTEST_PAUSE_MS: i64 = 20;
+const LONGEST_PAUSE_MS: i64 = 1_000;
+
 /// A source partition that is not counted yet.
 pub(super) struct Joining {
     position: SourcePosition,
     announced: bool,
     /// Others have set the position.
     foreign: bool,
+    /// How often in a row it has had to wait.
+    waited: u32,
 }
 
 impl Joining {
@@ -36,7 +45,14 @@ impl Joining {
             let joining = SourcePosition::joining(start);
             SourcePosition { metadata: marks.put(joining.metadata), ..joining }
         };
-        Self { position: position.unwrap_or_else(first), announced, foreign }
+        Self { position: position.unwrap_or_else(first), announced, foreign, waited: 0 }
+    }
+
+    /// How long it waits before it asks again: each asks for the positions of all aggregate tasks.
+    pub(super) fn pause_ms(&mut self) -> i64 {
+        self.waited += 1;
+        let doublings = self.waited.checked_sub(LOOKS_AT_ONCE);
+        doublings.map_or(0, |doublings| (SHORTEST_PAUSE_MS << doublings.min(10)).min(LONGEST_PAUSE_MS))
     }
 }
 
@@ -90,7 +106,7 @@ impl Joining {
         }
         let position = if self.foreign { self.position.clone().announcing() } else { self.position.clone() };
         commit(Timestamp(0), &position)?;
-        *self = Self { position, announced: true, foreign: false };
+        *self = Self { position, announced: true, foreign: false, waited: 0 };
         Ok(Joined::Announced)
     }
 }

@@ -7,7 +7,7 @@ use super::doubt::check_commit_lasts;
 use super::first_start::check_first_start;
 use super::join::Joining;
 use super::plan::{Kept, Kind};
-use super::positions::{check_topic, decode_metadata, gap, made_again};
+use super::positions::{check_changelog, check_topic, decode_metadata, gap, made_again};
 use super::replica::{Replica, ReplicaOf};
 use super::task::{Opening, Task};
 use crate::broker::{Broker, BrokerError, CommittedOffset, ErrorKind, Isolation, TopicDescription};
@@ -33,15 +33,7 @@ pub(super) fn look_up<B: Broker>(parts: &Parts<B>, task: &mut Task<B>, max_wait:
         return begin_copy(parts, task);
     }
     let input = task.input().clone();
-    let topic = match parts.broker.describe_topic(&input.topic)? {
-        Some(described) => TopicIdentity::of(&described),
-        // A broker that has just started may not know it yet.
-        None if task.refusals() < LOOKS_FOR_A_TOPIC => {
-            let message = format!("topic {} is not known to the broker", input.topic);
-            return Err(BrokerError::new(ErrorKind::Retry, message).of_partition(input).into());
-        }
-        None => return Err(BrokerError::unknown_topic(&input.topic).into()),
-    };
+    let topic = TopicIdentity::of(&described(parts, task, &input)?);
     task.topic = Some(topic);
     let (committed, log_start) = position(parts, &input, topic)?;
     let marks = task.marks()?;
@@ -70,6 +62,22 @@ pub(super) fn look_up<B: Broker>(parts: &Parts<B>, task: &mut Task<B>, max_wait:
     };
     task.set_opening(next);
     Ok(())
+}
+
+/// What is known of a partition's topic. It is looked for several times: a broker that has just started may not know it yet.
+fn described<B: Broker>(parts: &Parts<B>, task: &mut Task<B>, of: &TopicPartition) -> Result<TopicDescription, TaskError> {
+    match parts.broker.describe_topic(&of.topic)? {
+        Some(described) => {
+            task.misses = 0;
+            Ok(described)
+        }
+        None if task.misses < LOOKS_FOR_A_TOPIC => {
+            task.misses += 1;
+            let message = format!("topic {} is not known to the broker", of.topic);
+            Err(BrokerError::new(ErrorKind::Retry, message).of_partition(of.clone()).into())
+        }
+        None => Err(BrokerError::unknown_topic(&of.topic).into()),
+    }
 }
 
 /// The error for a partition that a topic has got which is keyed by the grouping key: each key is counted in the partition that it had at
@@ -143,13 +151,20 @@ fn replica<B: Broker>(
     open: Option<WindowStore>,
     committed: Option<&CommittedOffset>,
 ) -> Result<Replica<B>, TaskError> {
-    discard_if_damaged(parts, task, kept)?;
-    let partition = task.input().partition;
+    let open = discard_if_damaged(parts, task, kept, open)?;
+    let changelog = TopicPartition::new(kept.changelog.clone(), task.input().partition);
+    let described = described(parts, task, &changelog)?;
+    let made_as = TopicIdentity::of(&described);
+    if let Some(committed) = committed {
+        // Before the store is looked at, which would be made anew from what is not there.
+        check_changelog(&changelog, committed, made_as)?;
+    }
+    task.changelog = Some(made_as);
     let of = ReplicaOf {
         broker: &*parts.broker,
         provider: &*parts.provider,
-        identity: identity(parts, kept, partition.0)?,
-        changelog: TopicPartition::new(kept.changelog.clone(), partition),
+        identity: identity(parts, kept, described.id, changelog.partition.0)?,
+        changelog,
         spec: kept.spec.clone(),
         now: parts.now(),
     };
@@ -203,20 +218,28 @@ fn done(kind: &Kind, committed: &CommittedOffset) -> Result<Timestamp, TaskError
     })
 }
 
-fn discard_if_damaged<B: Broker>(parts: &Parts<B>, task: &mut Task<B>, kept: &Kept) -> Result<(), TaskError> {
-    if task.discards_store {
-        task.hide_store();
-        parts.provider.destroy(&kept.spec.store, task.input().partition)?;
-        task.discards_store = false;
+/// Gives the store back that is open, unless it is damaged: then it is closed and destroyed.
+fn discard_if_damaged<B: Broker>(
+    parts: &Parts<B>,
+    task: &mut Task<B>,
+    kept: &Kept,
+    open: Option<WindowStore>,
+) -> Result<Option<WindowStore>, TaskError> {
+    if !task.discards_store {
+        return Ok(open);
     }
-    Ok(())
+    task.hide_store();
+    drop(open);
+    parts.provider.destroy(&kept.spec.store, task.input().partition)?;
+    task.discards_store = false;
+    Ok(None)
 }
 
-fn identity<B: Broker>(parts: &Parts<B>, kept: &Kept, partition: u32) -> Result<StoreIdentity, TaskError> {
+fn identity<B: Broker>(parts: &Parts<B>, kept: &Kept, changelog_id: String, partition: u32) -> Result<StoreIdentity, TaskError> {
     Ok(StoreIdentity {
         format: FORMAT,
         cluster_id: parts.broker.cluster_id()?,
-        changelog_id: kept.changelog_id.clone(),
+        changelog_id,
         partition,
         application_id: parts.config.application_id.clone(),
         window_size_ms: kept.spec.windows.size_ms(),
@@ -228,7 +251,9 @@ fn identity<B: Broker>(parts: &Parts<B>, kept: &Kept, partition: u32) -> Result<
 pub(super) fn promote<B: Broker>(parts: &Parts<B>, task: &mut Task<B>) -> Result<(), TaskError> {
     // What can fail comes first: until then the replica stays what it is.
     let position = position_to_run_from(parts, task)?;
-    let Some(Opening::Replica(replica, _)) = task.set_opening(Opening::LookUp(None)) else { return Ok(()) };
+    let Some(Opening::Replica(replica, _)) = task.set_opening(Opening::LookUp(None)) else {
+        return Err(TaskError::Halt(format!("task {} is to be promoted and has no replica", task.id())));
+    };
     let progress = replica.progress();
     tracing::info!(task = %task.id(), records = progress.records, position = %progress.position, "the store is restored");
     parts.registry.count_restored(progress.records);
@@ -281,7 +306,8 @@ fn position_to_run_from<B: Broker>(parts: &Parts<B>, task: &mut Task<B>) -> Resu
     // Kafka Streams has counted without watermarks: from here on every source is waited for, as at a first start.
     let is_first = position.waits_for_nobody();
     if is_first {
-        position.sources = Sources::first(described(parts, source)?.partitions);
+        let source = parts.broker.describe_topic(source)?.ok_or_else(|| BrokerError::unknown_topic(source))?;
+        position.sources = Sources::first(source.partitions);
     }
     position.metadata = marks.put(position.metadata);
     Ok(RunFrom::Aggregate { position, is_first })
@@ -314,8 +340,4 @@ fn windowed<B: Broker>(
     });
     let ranking = Ranking::new(parts.config.ranked_rows);
     WindowedState::new(kept.spec.clone(), store, changelog, output, closing, closed_through, ranking)
-}
-
-fn described<B: Broker>(parts: &Parts<B>, topic: &str) -> Result<TopicDescription, TaskError> {
-    Ok(parts.broker.describe_topic(topic)?.ok_or_else(|| BrokerError::unknown_topic(topic))?)
 }

@@ -38,7 +38,6 @@ pub(crate) enum Kind {
 pub(crate) struct Kept {
     pub(crate) spec: WindowedSpec,
     pub(crate) changelog: Topic,
-    pub(crate) changelog_id: String,
     /// How many partitions the store has.
     pub(crate) partitions: u32,
     /// Where results go, and how many partitions that has.
@@ -171,10 +170,9 @@ impl<B: Broker> Topics<'_, B> {
         config: &StreamsConfig,
     ) -> Result<Vec<Subtopology>, BrokerError> {
         let changelog = config.changelog_topic(&spec.store);
-        let described = self.ensure(&changelog, TopicSettings::compacted(source.partitions))?;
-        let partitions = described.partitions;
+        let partitions = self.ensure(&changelog, TopicSettings::compacted(source.partitions))?.partitions;
         let output = self.output(spec, partitions)?;
-        let kept = Kept { spec: spec.clone(), changelog: changelog.clone(), changelog_id: described.id, partitions, output };
+        let kept = Kept { spec: spec.clone(), changelog: changelog.clone(), partitions, output };
         if spec.keyed {
             // One that has grown is counted on in the partitions that it had: those that came are refused one by one.
             if source.partitions < partitions {

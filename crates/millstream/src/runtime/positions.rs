@@ -8,10 +8,12 @@ use crate::task::input::SourcePosition;
 use crate::task::metadata::OffsetMetadata;
 use crate::task::{TaskError, TopicIdentity};
 
-/// What every position of a task has beside it for life: what is counted with, and which topic it is a position of.
+/// What every position of a task has beside it for life: what is counted with, which topic it is a position of, and which changelog holds
+/// what was counted.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Marks {
     pub(super) topic: TopicIdentity,
+    pub(super) changelog: Option<TopicIdentity>,
     pub(super) counted_with: Option<CountedWith>,
 }
 
@@ -19,6 +21,9 @@ impl Marks {
     /// The metadata with them, which every later commit keeps.
     pub(super) fn put(self, mut metadata: OffsetMetadata) -> OffsetMetadata {
         self.topic.put_entries(&mut metadata.entries);
+        if let Some(changelog) = self.changelog {
+            changelog.put_changelog_entries(&mut metadata.entries);
+        }
         if let Some(counted_with) = self.counted_with {
             counted_with.put_entries(&mut metadata.entries);
         }
@@ -41,6 +46,23 @@ pub(super) fn check_topic(input: &TopicPartition, committed: &CommittedOffset, t
     Err(TaskError::Stop(format!(
         "topic {name} was deleted and made again: the group's position {offset} in {input} is one of the topic before, and nothing is read of this \
          one; keep what was counted and count this one from its start (clickmill reset --accept-gap), or count everything anew (clickmill reset)"
+    )))
+}
+
+/// Refuses a position up to which was counted on a changelog that was there before the one of that name.
+pub(super) fn check_changelog(
+    log: &TopicPartition,
+    committed: &CommittedOffset,
+    changelog: TopicIdentity,
+) -> Result<(), TaskError> {
+    let known = TopicIdentity::changelog_from_entries(&decode_metadata(committed)?.entries);
+    if known.is_none_or(|known| known == changelog) {
+        return Ok(());
+    }
+    Err(TaskError::Stop(format!(
+        "topic {} was deleted and made again: what had been counted is not on {log} any more, and nothing is counted on top of that; the state \
+         on this disk stays as it is until everything is counted anew (clickmill reset)",
+        log.topic
     )))
 }
 

@@ -190,17 +190,6 @@ impl Registry {
         is_quarantined
     }
 
-    /// Whether an operator lets that task try again.
-    pub(crate) fn take_retry(&self, id: TaskId) -> bool {
-        if self.requests.load(Ordering::Relaxed) == 0 {
-            return false;
-        }
-        let mut inner = self.lock();
-        let asked = inner.retries.remove(&id);
-        self.note_requests(&inner);
-        asked
-    }
-
     fn note_requests(&self, inner: &Inner) {
         self.requests.store(inner.retries.len() + inner.damaged.len(), Ordering::Relaxed);
     }
@@ -296,6 +285,17 @@ impl TaskView {
         let removed = is_ours.then(|| inner.stores.remove(name));
         drop(inner);
         drop(removed);
+    }
+
+    /// Whether an operator lets the task try again.
+    pub(crate) fn take_retry(&self) -> bool {
+        if self.registry.requests.load(Ordering::Relaxed) == 0 {
+            return false;
+        }
+        let mut inner = self.registry.lock();
+        let asked = inner.retries.remove(&self.id);
+        self.registry.note_requests(&inner);
+        asked
     }
 
     /// Whether a query has found the store damaged since this was last asked.

@@ -9,6 +9,7 @@ use super::plan::{Plan, Subtopology};
 use super::positions::Marks;
 use super::registry::{Registry, StoreEntry, TaskStatus, TaskView};
 use super::replica::Replica;
+use super::trouble::{Complaint, Remedy, broker_error};
 use crate::broker::{Broker, CommittedOffset};
 use crate::record::{Offset, Timestamp, TopicPartition};
 use crate::store::window_store::WindowStore;
@@ -31,6 +32,12 @@ pub(super) struct Task<B: Broker> {
     view: TaskView,
     /// Which topic it reads, as it was when its position was looked up.
     pub(super) topic: Option<TopicIdentity>,
+    /// Which changelog its store goes with, as above.
+    pub(super) changelog: Option<TopicIdentity>,
+    /// How often in a row a topic of its could not be found.
+    pub(super) misses: u32,
+    /// How often in a row a step towards running has failed.
+    pub(super) failures: u32,
     /// Its store is damaged and has to go before the task opens again.
     pub(super) discards_store: bool,
     /// When the last record came; none where it was idle already when it was last committed.
@@ -39,6 +46,8 @@ pub(super) struct Task<B: Broker> {
     pub(super) blocked_on: Option<TopicPartition>,
     /// How often in a row it could not.
     refusals: u32,
+    /// What was said last of what keeps it from going on.
+    complaint: Complaint,
     /// A transaction that it took part in has failed, and whether the one before has lasted is still to be looked up.
     pub(super) is_in_doubt: bool,
     /// Since when it waits before it tries again to start, and how long in milliseconds.
@@ -107,10 +116,14 @@ impl<B: Broker> Task<B> {
             lifecycle: Lifecycle::Created,
             view,
             topic: None,
+            changelog: None,
+            misses: 0,
+            failures: 0,
             discards_store: false,
             last_record_at: None,
             blocked_on: None,
             refusals: 0,
+            complaint: Complaint::default(),
             is_in_doubt: false,
             waits: None,
         }
@@ -151,7 +164,7 @@ impl<B: Broker> Task<B> {
     /// What every position of its has beside it.
     pub(super) fn marks(&self) -> Result<Marks, TaskError> {
         let topic = self.topic.ok_or_else(|| TaskError::Halt(format!("task {} has a position in no topic", self.id)))?;
-        Ok(Marks { topic, counted_with: self.subtopology().counted_with() })
+        Ok(Marks { topic, changelog: self.changelog, counted_with: self.subtopology().counted_with() })
     }
 
     pub(super) fn state(&self) -> TaskState {
@@ -200,20 +213,16 @@ impl<B: Broker> Task<B> {
         self.go(|_| Lifecycle::Restoring(Opening::LookUp(None)), TaskState::Restoring)
     }
 
-    /// Starts again from what is committed, with its store if it is whole.
+    /// Starts again from what is committed, with its store if it is whole. (One that is not stays open: to close it takes a while.)
     pub(super) fn reopen(&mut self) -> Result<(), TaskError> {
         self.last_record_at = None;
-        let discards = self.discards_store;
-        let again = |before: Lifecycle<B>| {
-            let store = before.into_store().filter(|_| !discards);
-            Lifecycle::Restoring(Opening::LookUp(store))
-        };
+        let again = |before: Lifecycle<B>| Lifecycle::Restoring(Opening::LookUp(before.into_store()));
         if self.state() == TaskState::Restoring {
             self.lifecycle = again(std::mem::replace(&mut self.lifecycle, Lifecycle::Closed));
         } else {
             self.go(again, TaskState::Restoring)?;
         }
-        if discards {
+        if self.discards_store {
             self.view.remove_store();
         }
         Ok(())
@@ -228,11 +237,22 @@ impl<B: Broker> Task<B> {
         if self.state() == TaskState::Created { Ok(()) } else { self.reopen() }
     }
 
-    /// An operator lets it try again: at once.
-    pub(super) fn retry(&mut self) -> Result<(), TaskError> {
+    /// Starts again where that was asked for: of one that a query has found damaged, with a store made anew, and of one that is quarantined, by
+    /// an operator and by nobody else. Says whether it does.
+    pub(super) fn starts_as_requested(&mut self) -> Result<bool, TaskError> {
+        if self.take_damaged() {
+            tracing::warn!(task = %self.id, "a query has found the store damaged: it is built anew from its changelog");
+            self.discards_store = true;
+            if self.state() != TaskState::Quarantined {
+                return self.reopen().map(|()| true);
+            }
+        }
+        if self.state() != TaskState::Quarantined || !self.view.take_retry() {
+            return Ok(false);
+        }
         tracing::info!(task = %self.id, "the task tries again, as it was told to");
         (self.waits, self.refusals) = (None, 0);
-        self.reopen()
+        self.reopen().map(|()| true)
     }
 
     /// A task that is ready runs from here on.
@@ -243,6 +263,7 @@ impl<B: Broker> Task<B> {
         self.last_record_at = (processor.is_idle() != Some(true)).then_some(now);
         let run = |before| match before {
             Lifecycle::Restoring(Opening::Ready(processor)) => Lifecycle::Running(processor),
+            // Looked at above.
             before => before,
         };
         self.go(run, TaskState::Running)?;
@@ -258,9 +279,7 @@ impl<B: Broker> Task<B> {
             before => before,
         };
         self.go(suspend, TaskState::Suspended)?;
-        if let Lifecycle::Suspended(processor) = &self.lifecycle {
-            self.publish_store(Some(processor.unapplied_changes()), None, CommittedTime::default());
-        }
+        self.publish_unapplied();
         Ok(())
     }
 
@@ -277,7 +296,6 @@ impl<B: Broker> Task<B> {
 
     /// Reads nothing more until an operator lets it. Uncommitted work is dropped; what it has counted can be queried.
     pub(super) fn quarantine(&mut self, reason: &str, now: Timestamp) -> Result<(), TaskError> {
-        tracing::error!(task = %self.id, reason, "the task is quarantined: it reads nothing more until it is told to try again; the others go on");
         self.go(|before| Lifecycle::Quarantined(before.into_store()), TaskState::Quarantined)?;
         self.view.update(|status| {
             status.trouble = Some(reason.to_owned());
@@ -294,14 +312,35 @@ impl<B: Broker> Task<B> {
         self.blocked_on = partition;
     }
 
-    /// How often in a row it was held off.
-    pub(super) fn refusals(&self) -> u32 {
-        self.refusals
-    }
-
     /// It has taken part in a commit: what it could not do before is over.
     pub(super) fn has_committed(&mut self) {
         self.refusals = 0;
+    }
+
+    /// Does what an error asks for, as far as it is the task's to do, and says so in the log: of what goes on once a minute.
+    ///
+    /// # Errors
+    /// The error itself where it concerns more than this task.
+    pub(super) fn recover(&mut self, error: &TaskError, now: Timestamp) -> Result<Remedy, TaskError> {
+        let (remedy, reason) = (Remedy::of(error)?, error.to_string());
+        if let Some(held_back) = self.complaint.is_to_be_said(&reason, now) {
+            let (task, remedy) = (self.id, remedy.to_string());
+            tracing::warn!(%task, reason, held_back, "the task {remedy}");
+        }
+        match remedy {
+            Remedy::Wait => {}
+            Remedy::StartAgain => {
+                self.hold_off(broker_error(error).and_then(|error| error.partition().cloned()), now);
+                self.reopen()?;
+            }
+            Remedy::Rebuild => {
+                self.discards_store = true;
+                self.reopen()?;
+            }
+            Remedy::Quarantine => self.quarantine(&reason, now)?,
+        }
+        self.put_trouble(&reason);
+        Ok(remedy)
     }
 
     /// Makes known what keeps it from going on.
@@ -324,6 +363,14 @@ impl<B: Broker> Task<B> {
         self.publish_store(None, Some(position), time);
     }
 
+    /// Makes known that its store lacks what has committed last.
+    pub(super) fn publish_unapplied(&self) {
+        if let Lifecycle::Running(processor) | Lifecycle::Suspended(processor) = &self.lifecycle {
+            self.view.update(|status| (status.committed, status.is_pending) = (Some(processor.position()), true));
+            self.publish_store(Some(processor.unapplied_changes()), None, CommittedTime::default());
+        }
+    }
+
     /// Makes known how far its replica is.
     pub(super) fn publish_replica(&self) {
         let Lifecycle::Restoring(Opening::Replica(replica, _)) = &self.lifecycle else { return };
@@ -339,7 +386,7 @@ impl<B: Broker> Task<B> {
     }
 
     /// Whether a query has found its store damaged. Whoever queries counts cannot tell damage from a store that holds something else.
-    pub(super) fn take_damaged(&self) -> bool {
+    fn take_damaged(&self) -> bool {
         self.view.take_damaged() && self.subtopology().kept().is_some_and(|kept| kept.spec.grouping.holds_counts())
     }
 

@@ -6,7 +6,7 @@ use super::context::{Parts, Stepped, StreamsError};
 use super::handover::{Fate, Handover};
 use super::task::Task;
 use super::transactor::is_undecided;
-use super::trouble::{Remedy, broker_error};
+use super::trouble::{Complaint, Remedy, broker_error, caught};
 use crate::broker::{Broker, BrokerError, ErrorKind, Fetched, FetchedBatch, Fetcher};
 use crate::record::Timestamp;
 use crate::task::{TaskError, TaskState};
@@ -35,6 +35,7 @@ pub struct StreamThread<B: Broker> {
     seen: Option<u64>,
     last_idle_check: Timestamp,
     backlog: bool,
+    complaint: Complaint,
 }
 
 impl<B: Broker> StreamThread<B> {
@@ -52,6 +53,7 @@ impl<B: Broker> StreamThread<B> {
             seen: None,
             last_idle_check,
             backlog: false,
+            complaint: Complaint::default(),
         }
     }
 
@@ -209,22 +211,20 @@ impl<B: Broker> StreamThread<B> {
         task
     }
 
-    /// Gives a task back to be looked up again.
-    fn start_task_again(&mut self, at: usize, reason: Option<&str>) -> Result<(), TaskError> {
-        let mut task = self.remove(at);
-        task.reopen()?;
-        if let Some(reason) = reason {
-            task.put_trouble(reason);
-        }
+    /// Gives a task that is to be looked up again to an updater.
+    fn pass_to_updater(&mut self, at: usize) {
+        let task = self.remove(at);
         self.handover.pass_to_updater(self.number, task);
-        Ok(())
     }
 
     /// After a transaction whose outcome was unknown, and is settled by now.
     fn start_again(&mut self) -> Result<(), TaskError> {
         while self.starts_again {
             match self.tasks.iter().position(|task| task.state() != TaskState::Quarantined) {
-                Some(at) => self.start_task_again(at, None)?,
+                Some(at) => {
+                    self.tasks[at].reopen()?;
+                    self.pass_to_updater(at);
+                }
                 None => self.starts_again = false,
             }
         }
@@ -235,17 +235,10 @@ impl<B: Broker> StreamThread<B> {
     fn start_requested(&mut self) -> Result<bool, TaskError> {
         let mut requested = false;
         for at in (0..self.tasks.len()).rev() {
-            let task = &mut self.tasks[at];
-            if task.take_damaged() {
-                tracing::warn!(task = %task.id(), "a query has found the store damaged: it is rebuilt from its changelog");
-                task.discards_store = true;
-            } else if task.state() == TaskState::Quarantined && self.parts.registry.take_retry(task.id()) {
-                task.retry()?;
-            } else {
-                continue;
+            if self.tasks[at].starts_as_requested()? {
+                requested = true;
+                self.pass_to_updater(at);
             }
-            requested = true;
-            self.start_task_again(at, None)?;
         }
         Ok(requested)
     }
@@ -286,7 +279,8 @@ impl<B: Broker> StreamThread<B> {
             if !records.is_empty() {
                 task.last_record_at = Some(self.parts.clock.now());
             }
-            task.running_mut().map_or(Ok(()), |running| running.process(&records, batch.next_offset()))
+            // What came of a task that has stopped running meanwhile is fetched again when it runs.
+            task.running_mut().map_or(Ok(()), |running| caught(|| running.process(&records, batch.next_offset())))
         });
         processed.or_else(|error| self.remedy(at, &error))
     }
@@ -349,7 +343,7 @@ impl<B: Broker> StreamThread<B> {
                 settled = false;
                 continue;
             }
-            match suspended.settle() {
+            match caught(|| suspended.settle()) {
                 Ok(()) => {
                     self.tasks[at].resume()?;
                     self.fetch_for(at)?;
@@ -367,7 +361,7 @@ impl<B: Broker> StreamThread<B> {
     /// Lets one task do a piece of what is made of committed state. Says whether there was any.
     fn derive(&mut self) -> Result<bool, TaskError> {
         for at in 0..self.tasks.len() {
-            match self.tasks[at].running_mut().map_or(Ok(false), |running| running.derive()) {
+            match self.tasks[at].running_mut().map_or(Ok(false), |running| caught(|| running.derive())) {
                 Ok(false) => {}
                 Ok(true) => return Ok(true),
                 Err(error) => return self.remedy(at, &error).map(|()| true),
@@ -404,36 +398,17 @@ impl<B: Broker> StreamThread<B> {
 
     /// Does what the error of a task asks for. The others go on.
     fn remedy(&mut self, at: usize, error: &TaskError) -> Result<(), TaskError> {
-        let (remedy, reason) = (Remedy::of(error)?, error.to_string());
         let task = &mut self.tasks[at];
-        let id = task.id();
-        match remedy {
+        match task.recover(error, self.parts.now())? {
             Remedy::Wait => {
-                match error {
-                    TaskError::Store(_) => tracing::warn!(task = %id, reason, "a store is out of order for now"),
-                    _ => tracing::warn!(task = %id, reason, "the task cannot go on for now"),
-                }
                 if task.running().is_some_and(|running| running.unapplied_changes() > 0) {
                     task.suspend()?;
                     self.stop_fetching(at);
                 }
             }
-            Remedy::StartAgain => {
-                tracing::warn!(task = %id, reason, "the task looks up again what is committed");
-                task.hold_off(broker_error(error).and_then(|error| error.partition().cloned()), self.parts.now());
-                return self.start_task_again(at, Some(&reason));
-            }
-            Remedy::Rebuild => {
-                tracing::warn!(task = %id, reason, "the store is damaged: it is rebuilt from its changelog");
-                task.discards_store = true;
-                return self.start_task_again(at, Some(&reason));
-            }
-            Remedy::Quarantine => {
-                task.quarantine(&reason, self.parts.now())?;
-                self.stop_fetching(at);
-            }
+            Remedy::StartAgain | Remedy::Rebuild => self.pass_to_updater(at),
+            Remedy::Quarantine => self.stop_fetching(at),
         }
-        self.tasks[at].put_trouble(&reason);
         Ok(())
     }
 
@@ -445,11 +420,9 @@ impl<B: Broker> StreamThread<B> {
 
     /// Does what an error asks for that concerns all tasks of the thread.
     fn recover(&mut self, error: &TaskError) -> Result<(), StreamsError> {
-        match broker_error(error) {
-            Some(broker) => {
-                tracing::warn!(thread = self.number, error = %broker, kind = ?broker.kind(), "the broker refused or failed")
-            }
-            None => tracing::warn!(thread = self.number, %error, "the thread could not go on"),
+        if let Some(held_back) = self.complaint.is_to_be_said(&error.to_string(), self.parts.now()) {
+            let kind = broker_error(error).map(BrokerError::kind);
+            tracing::warn!(thread = self.number, %error, ?kind, held_back, "the thread could not go on for now");
         }
         match error {
             TaskError::Halt(_) | TaskError::Stop(_) => return Err(StreamsError::new(error)),

@@ -9,7 +9,7 @@ use super::open::{follow, look_up, promote, source};
 use super::plan::Kind;
 use super::task::{Opening, Task};
 use super::transactor::Transactor;
-use super::trouble::{Remedy, broker_error};
+use super::trouble::{Complaint, caught};
 use crate::broker::{Broker, BrokerError, ErrorKind};
 use crate::task::{Role, TaskError, TaskState};
 
@@ -22,6 +22,9 @@ const LONGEST_STEP_MS: i64 = 1_000;
 /// How long a task that could not go on waits at least before it tries again, in milliseconds.
 const SHORTEST_WAIT_MS: i64 = 50;
 
+/// So often that is doubled: to some three seconds.
+const MOST_DOUBLINGS: u32 = 6;
+
 /// Brings tasks from assigned to ready, beside the threads that count: looks up positions, opens stores, tails changelogs. Whatever it
 /// waits for, a broker, a disk, a long changelog, no thread waits with it. Kafka Streams' `StateUpdater`.
 pub struct StateUpdater<B: Broker> {
@@ -31,12 +34,13 @@ pub struct StateUpdater<B: Broker> {
     /// What joins are committed with; shared by the updaters of an instance.
     joins: Arc<Mutex<Transactor<B>>>,
     tasks: Vec<Task<B>>,
+    complaint: Complaint,
 }
 
 impl<B: Broker> StateUpdater<B> {
     pub(super) fn new(number: usize, parts: Arc<Parts<B>>, handover: Arc<Handover<B>>, joins: Arc<Mutex<Transactor<B>>>) -> Self {
         handover.opened();
-        Self { number, parts, handover, joins, tasks: Vec::new() }
+        Self { number, parts, handover, joins, tasks: Vec::new(), complaint: Complaint::default() }
     }
 
     /// Brings each of its tasks a step further. Waits for the broker or for a task at most `max_wait`.
@@ -108,15 +112,18 @@ impl<B: Broker> StateUpdater<B> {
 
     /// Makes sure that joins can be committed, where there is a task that may have to join: what a process before has left open, or one of
     /// ours in doubt, is settled with it. Asked for once a step, for it may take a while.
-    fn connect_joins(&self) -> bool {
+    fn connect_joins(&mut self) -> bool {
         if !self.tasks.iter().any(is_source) {
             return true;
         }
-        match self.joins().connect() {
+        let connected = self.joins().connect();
+        match connected {
             Ok(()) => true,
             Err(error) => {
-                tracing::warn!(%error, "partitions of source topics cannot be taken up for now");
                 let reason = error.to_string();
+                if let Some(held_back) = self.complaint.is_to_be_said(&reason, self.parts.now()) {
+                    tracing::warn!(reason, held_back, "partitions of source topics cannot be taken up for now");
+                }
                 self.tasks.iter().filter(|task| is_source(task)).for_each(|task| task.put_trouble(&reason));
                 false
             }
@@ -130,11 +137,8 @@ impl<B: Broker> StateUpdater<B> {
 
     /// A task's turn. Says whether it has moved; nothing of one that is in nobody's way.
     fn turn(&mut self, task: &mut Task<B>, max_wait: Duration) -> Result<Option<bool>, StreamsError> {
-        if task.state() == TaskState::Quarantined {
-            if !self.parts.registry.take_retry(task.id()) {
-                return Ok(None);
-            }
-            task.retry().map_err(StreamsError::new)?;
+        if !task.starts_as_requested().map_err(StreamsError::new)? && task.state() == TaskState::Quarantined {
+            return Ok(None);
         }
         if self.is_left_alone(task) {
             return Ok(None);
@@ -143,12 +147,17 @@ impl<B: Broker> StateUpdater<B> {
             return Ok(Some(false));
         }
         let began = self.parts.now();
-        match self.advance(task, max_wait) {
-            Ok(moved) => Ok(moved),
+        match caught(|| self.advance(task, max_wait)) {
+            Ok(moved) => {
+                task.failures = 0;
+                Ok(moved)
+            }
             Err(error) => {
                 let now = self.parts.now();
-                task.waits = Some((now, (now.0 - began.0).max(SHORTEST_WAIT_MS)));
-                self.recover(task, &error)?;
+                // Brokers that do not answer take their time: who waits for them is to leave others theirs.
+                task.waits = Some((now, (now.0 - began.0).max(SHORTEST_WAIT_MS << task.failures.min(MOST_DOUBLINGS))));
+                task.failures += 1;
+                task.recover(&error, now).map_err(StreamsError::new)?;
                 Ok(Some(false))
             }
         }
@@ -163,10 +172,6 @@ impl<B: Broker> StateUpdater<B> {
     fn advance(&self, task: &mut Task<B>, max_wait: Duration) -> Result<Option<bool>, TaskError> {
         if task.state() == TaskState::Created {
             task.open()?;
-        }
-        if task.take_damaged() {
-            task.discards_store = true;
-            task.reopen()?;
         }
         match task.opening_mut() {
             None | Some(Opening::Ready(_)) => Ok(Some(false)),
@@ -183,7 +188,10 @@ impl<B: Broker> StateUpdater<B> {
             follow(parts, task)?;
         }
         let role = task.role();
-        let Some(Opening::Replica(replica, _)) = task.opening_mut() else { return Ok(None) };
+        let id = task.id();
+        let Some(Opening::Replica(replica, _)) = task.opening_mut() else {
+            return Err(TaskError::Halt(format!("task {id} is to tail a log and has no replica")));
+        };
         if role == Role::Active && replica.is_caught_up() {
             return promote(parts, task).map(|()| Some(true));
         }
@@ -208,10 +216,15 @@ impl<B: Broker> StateUpdater<B> {
         let proof = self.handover.proof().filter(|(membership, _)| *membership == task.membership());
         let (_, fence) = proof.ok_or_else(lost)?;
         let (input, plan, id) = (task.input().clone(), task.plan().clone(), task.id());
-        let Some(Opening::Joining(joining)) = task.opening_mut() else { return Ok(false) };
+        let Some(Opening::Joining(joining)) = task.opening_mut() else {
+            return Err(TaskError::Halt(format!("task {id} is to join and is past that")));
+        };
         let mut joins = self.joins();
         let next = match joining.advance(&self.parts, &input, &plan.subtopology(id).kind, &fence, &mut joins)? {
-            Joined::Not => return Ok(false),
+            Joined::Not => {
+                task.waits = Some((self.parts.now(), joining.pause_ms()));
+                return Ok(false);
+            }
             Joined::Announced => return Ok(true),
             Joined::Committed => Opening::LookUp(None),
             Joined::From(position) => Opening::Ready(source(task, position)?),
@@ -223,26 +236,6 @@ impl<B: Broker> StateUpdater<B> {
     /// What joins are committed with. While its outcome is unknown nothing is looked up: a position could be about to change.
     fn joins(&self) -> MutexGuard<'_, Transactor<B>> {
         self.joins.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    fn recover(&self, task: &mut Task<B>, error: &TaskError) -> Result<(), StreamsError> {
-        let reason = error.to_string();
-        match Remedy::of(error).map_err(StreamsError::new)? {
-            Remedy::Quarantine => return task.quarantine(&reason, self.parts.now()).map_err(StreamsError::new),
-            Remedy::Rebuild => {
-                tracing::warn!(task = %task.id(), reason, "the store is damaged: it is rebuilt from its changelog");
-                task.discards_store = true;
-                task.reopen().map_err(StreamsError::new)?;
-            }
-            Remedy::StartAgain => {
-                tracing::warn!(task = %task.id(), reason, "the task looks up again what is committed");
-                task.hold_off(broker_error(error).and_then(|error| error.partition().cloned()), self.parts.now());
-                task.reopen().map_err(StreamsError::new)?;
-            }
-            Remedy::Wait => tracing::warn!(task = %task.id(), reason, "the task cannot go on for now"),
-        }
-        task.put_trouble(&reason);
-        Ok(())
     }
 }
 

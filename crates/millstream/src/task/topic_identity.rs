@@ -1,5 +1,5 @@
-//! Which topic a position is one of. A topic that was deleted and made again has the name of the one before and other records: a position in
-//! one says nothing about the other.
+//! Which topic a position is one of, and which changelog holds what was counted up to it. A topic that was deleted and made again has the name of
+//! the one before and other records: a position in one says nothing about the other.
 
 use std::collections::BTreeMap;
 
@@ -8,8 +8,8 @@ use base64::engine::general_purpose::STANDARD_NO_PAD;
 
 use crate::broker::TopicDescription;
 
-const HIGH: &str = "clickmill.topic_id_hi";
-const LOW: &str = "clickmill.topic_id_lo";
+const INPUT: [&str; 2] = ["clickmill.topic_id_hi", "clickmill.topic_id_lo"];
+const CHANGELOG: [&str; 2] = ["clickmill.changelog_id_hi", "clickmill.changelog_id_lo"];
 
 /// A topic's id as it stands beside a position: two numbers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -32,9 +32,18 @@ impl TopicIdentity {
         Self { high, low }
     }
 
-    /// The one that stands among those entries; none where a position does not say.
+    /// The one of the input that stands among those entries; none where a position does not say.
     pub fn from_entries(entries: &BTreeMap<String, i64>) -> Option<Self> {
-        Some(Self { high: *entries.get(HIGH)?, low: *entries.get(LOW)? })
+        Self::under(INPUT, entries)
+    }
+
+    /// As [`TopicIdentity::from_entries`], of the changelog.
+    pub(crate) fn changelog_from_entries(entries: &BTreeMap<String, i64>) -> Option<Self> {
+        Self::under(CHANGELOG, entries)
+    }
+
+    fn under([high, low]: [&str; 2], entries: &BTreeMap<String, i64>) -> Option<Self> {
+        Some(Self { high: *entries.get(high)?, low: *entries.get(low)? })
     }
 
     /// As it stands in a store: both numbers, big-endian.
@@ -45,10 +54,19 @@ impl TopicIdentity {
         bytes
     }
 
-    /// Puts it in place of the one that stands there.
+    /// Puts it in place of the one of the input that stands there.
     pub fn put_entries(self, entries: &mut BTreeMap<String, i64>) {
-        entries.insert(HIGH.to_owned(), self.high);
-        entries.insert(LOW.to_owned(), self.low);
+        self.put_under(INPUT, entries);
+    }
+
+    /// As [`TopicIdentity::put_entries`], of the changelog.
+    pub(crate) fn put_changelog_entries(self, entries: &mut BTreeMap<String, i64>) {
+        self.put_under(CHANGELOG, entries);
+    }
+
+    fn put_under(self, [high, low]: [&str; 2], entries: &mut BTreeMap<String, i64>) {
+        entries.insert(high.to_owned(), self.high);
+        entries.insert(low.to_owned(), self.low);
     }
 }
 
@@ -86,6 +104,10 @@ mod tests {
         assert_eq!(TopicIdentity::from_entries(&entries), None);
         first.put_entries(&mut entries);
         second.put_entries(&mut entries);
+        assert_eq!(TopicIdentity::from_entries(&entries), Some(second));
+        assert_eq!(TopicIdentity::changelog_from_entries(&entries), None);
+        first.put_changelog_entries(&mut entries);
+        assert_eq!(TopicIdentity::changelog_from_entries(&entries), Some(first));
         assert_eq!(TopicIdentity::from_entries(&entries), Some(second));
     }
 }

@@ -49,9 +49,12 @@ struct Member {
     /// What it is to keep copies of, and what it was told last.
     standbys: BTreeSet<TopicPartition>,
     told_standbys: BTreeSet<TopicPartition>,
+    /// The newest generation that it has a proof of.
+    told_generation: i32,
 }
 
 impl Member {
+    /// Whether it has something to learn of the partitions.
     fn has_event(&self) -> bool {
         !(self.to_revoke.is_empty() && self.assigned.is_empty()) || self.standbys != self.told_standbys
     }
@@ -145,7 +148,12 @@ impl Group {
 
     /// Whether a poll of that member would bring an event.
     pub(super) fn has_event(&self, id: MemberId) -> bool {
-        self.members.get(&id).is_none_or(Member::has_event)
+        self.members.get(&id).is_none_or(|member| member.has_event() || self.has_newer_proof(member))
+    }
+
+    /// Whether its proofs are worth nothing any more. Where it is checked what members hold, they stay good.
+    fn has_newer_proof(&self, member: &Member) -> bool {
+        self.trusts_members && member.told_generation < self.generation
     }
 
     /// A member of this group, which has that name, polls: the next thing that it has to learn.
@@ -158,15 +166,16 @@ impl Group {
             member.revoking.extend(told.iter().cloned());
             return MemberEvent::Revoked { partitions: told.into_iter().collect() };
         }
-        if member.assigned.is_empty() {
-            if member.standbys == member.told_standbys {
-                return MemberEvent::Nothing;
-            }
+        if !member.assigned.is_empty() || (self.trusts_members && member.told_generation < self.generation) {
+            let partitions = std::mem::take(&mut member.assigned).into_iter().collect();
+            member.told_generation = self.generation;
+            return MemberEvent::Assigned { partitions, fence: Fence::new(name.clone(), self.generation, member_name(id)) };
+        }
+        if member.standbys != member.told_standbys {
             member.told_standbys = member.standbys.clone();
             return MemberEvent::Standbys { partitions: member.standbys.iter().cloned().collect() };
         }
-        let partitions = std::mem::take(&mut member.assigned).into_iter().collect();
-        MemberEvent::Assigned { partitions, fence: Fence::new(name.clone(), self.generation, member_name(id)) }
+        MemberEvent::Nothing
     }
 
     /// A member gives up those of these partitions that it was told to: they are free from here on. Whether there were any, so that
@@ -186,8 +195,8 @@ impl Group {
         true
     }
 
-    /// From now on members are believed that they hold what they commit. Kafka never checks who owns a partition: it is for the engine
-    /// to commit nothing of what it has given up or lost.
+    /// From now on a proof is judged as Kafka does: by its generation alone, which has to be the newest. Who owns a partition is never
+    /// checked: it is for the engine to commit nothing of what it has given up or lost.
     pub(super) fn trust_members(&mut self) {
         self.trusts_members = true;
     }
@@ -212,7 +221,10 @@ impl Group {
             return refuse(format!("is no longer a member (generation {})", self.generation));
         };
         if self.trusts_members {
-            return Ok(());
+            return match proof.generation() == self.generation {
+                true => Ok(()),
+                false => refuse(format!("the group is in generation {}", self.generation)),
+            };
         }
         for partition in partitions {
             match self.held.get(partition) {
