@@ -22,6 +22,8 @@ use millstream::time::TimeWindows;
 use millstream::topology::{Materialized, StreamsBuilder, Topology};
 
 const WORDS: &str = "words";
+const SHUFFLED: &str = "app-counts-repartition";
+const CHANGELOG: &str = "app-counts-changelog";
 const PARTITIONS: u32 = 3;
 
 type Positions = Vec<(TopicPartition, CommittedOffset)>;
@@ -107,7 +109,7 @@ fn commit(broker: &MemoryBroker, topics: &[Topic], positions: impl FnOnce(Vec<To
 fn counts(broker: &MemoryBroker) -> BTreeMap<String, i64> {
     let mut counts = BTreeMap::new();
     for partition in 0..PARTITIONS {
-        let changelog = TopicPartition::new("app-counts-changelog", Partition(partition));
+        let changelog = TopicPartition::new(CHANGELOG, Partition(partition));
         let mut reader = broker.reader(&changelog, Offset::ZERO).expect("it is there");
         while let Some(batch) = reader.read(Duration::ZERO).expect("it is read") {
             let mut records = Vec::new();
@@ -198,7 +200,6 @@ fn an_instance_that_starts_a_task_again_sees_that_its_commit_was_lost() {
 
 #[test]
 fn an_instance_that_starts_anew_sees_by_its_stores_that_a_commit_was_lost() {
-    const SHUFFLED: &str = "app-counts-repartition";
     let (broker, clock) = broker();
     let stores = MemoryStores::new();
     write_words(&broker);
@@ -324,7 +325,7 @@ fn a_task_that_goes_on_after_a_failed_transaction_sees_that_the_one_before_was_l
 
 #[test]
 fn nothing_is_committed_for_a_topic_that_was_made_again_while_it_was_read() {
-    for topic in [WORDS, "app-counts-repartition"] {
+    for (topic, input) in [(WORDS, WORDS), (SHUFFLED, SHUFFLED), (CHANGELOG, SHUFFLED)] {
         let (broker, clock) = broker();
         let nothing = |_| None;
         let remade = Forgetful {
@@ -347,12 +348,14 @@ fn nothing_is_committed_for_a_topic_that_was_made_again_while_it_was_read() {
         assert_eq!(counts(&broker), counted, "{topic}");
         assert!(topic != WORDS || positions(&broker) == committed, "a position of another topic is committed");
         // Those that have read something of it; of what is shuffled that is not every partition.
-        let has_read = |task: &TaskStatus| &*task.input().topic == topic && task.state == TaskState::Quarantined;
+        let has_read = |task: &TaskStatus| &*task.input().topic == input && task.state == TaskState::Quarantined;
         let quarantined: Vec<_> = registry.tasks().into_iter().filter(has_read).collect();
         assert!(!quarantined.is_empty() && (topic != WORDS || quarantined.len() == PARTITIONS as usize), "{quarantined:?}");
         for task in &quarantined {
             let reason = task.trouble.as_deref().unwrap_or_default();
-            assert!(reason.contains("made again") && reason.contains("--accept-gap"), "{reason}");
+            for part in [topic, "made again", "clickmill reset"] {
+                assert!(reason.contains(part), "{reason}");
+            }
         }
         // Nothing was made again after all: they go on from where they were.
         *remade.made_again.lock().expect("not poisoned") = None;
@@ -360,4 +363,33 @@ fn nothing_is_committed_for_a_topic_that_was_made_again_while_it_was_read() {
         go(&mut instance).expect("it counts");
         assert_eq!(counts(&broker), each(10 * i64::from(PARTITIONS)), "{topic}");
     }
+}
+
+#[test]
+fn a_store_whose_changelog_was_made_again_is_left_as_it_is() {
+    let (broker, clock) = broker();
+    let remade = Forgetful {
+        broker: FaultyBroker::new(broker.clone(), Arc::new(|_| None)),
+        knows: Arc::default(),
+        made_again: Arc::default(),
+    };
+    let stores = MemoryStores::new();
+    write_words(&broker);
+    let mut first = instance_with(stores.clone(), remade.clone(), &clock, &Registry::new());
+    go(&mut first).expect("it counts");
+    first.close().expect("it leaves");
+    *remade.made_again.lock().expect("not poisoned") = Some(CHANGELOG);
+    let registry = Registry::new();
+    let mut next = instance_with(stores, remade.clone(), &clock, &registry);
+    go(&mut next).expect("the others go on");
+    let quarantined = registry.tasks().into_iter().filter(|task| task.state == TaskState::Quarantined);
+    let quarantined: Vec<_> = quarantined.map(|task| (task.id, task.input().topic.to_string())).collect();
+    assert_eq!(quarantined.len(), PARTITIONS as usize, "{quarantined:?}");
+    assert!(quarantined.iter().all(|(_, topic)| topic == SHUFFLED), "{quarantined:?}");
+    // It was there all the time: the stores are, too, and nothing is replayed.
+    *remade.made_again.lock().expect("not poisoned") = None;
+    assert!(quarantined.iter().all(|(id, _)| registry.retry(*id)));
+    write_words(&broker);
+    go(&mut next).expect("it counts");
+    assert_eq!((counts(&broker), registry.restored_records()), (each(10 * i64::from(PARTITIONS)), 0));
 }

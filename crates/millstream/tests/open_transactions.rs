@@ -34,14 +34,19 @@ struct Application {
     broker: Arc<MemoryBroker>,
     instance: Instance<MemoryBroker>,
     counts: Counts<MemoryBroker>,
+    registry: Registry,
 }
 
 impl Application {
     fn start() -> Self {
+        Self::start_with(None)
+    }
+
+    fn start_with(idle_timeout: Option<Duration>) -> Self {
         let clock = Arc::new(ManualClock::new(Timestamp(0)));
         let broker = Arc::new(MemoryBroker::in_memory(clock.clone()));
         broker.create_topic(WORDS, &TopicSettings::kept_for_ever(2)).expect("it is new");
-        let config = StreamsConfig { commit_interval: Duration::ZERO, ..StreamsConfig::new("app") };
+        let config = StreamsConfig { commit_interval: Duration::ZERO, idle_timeout, ..StreamsConfig::new("app") };
         let registry = Registry::new();
         let horizon = Duration::from_secs(1);
         let (b, r, c) = (broker.clone(), registry.clone(), clock.clone());
@@ -52,10 +57,10 @@ impl Application {
             config,
             provider: Arc::new(MemoryStores::new()),
             clock: clock.clone(),
-            registry,
+            registry: registry.clone(),
             observer: Arc::new(()),
         };
-        let mut application = Self { clock, broker, instance: Instance::new(1, parts), counts };
+        let mut application = Self { clock, broker, instance: Instance::new(1, parts), counts, registry };
         application.run();
         application
     }
@@ -67,9 +72,13 @@ impl Application {
     }
 
     fn write(&self, partition: u32, records: usize) {
+        self.write_at(partition, records, 1);
+    }
+
+    fn write_at(&self, partition: u32, records: usize, time: i64) {
         let mut unit = Unit::new();
         for _ in 0..records {
-            unit.add(&words(partition), &Record::new(None, Some(b"word"), Timestamp(1)));
+            unit.add(&words(partition), &Record::new(None, Some(b"word"), Timestamp(time)));
         }
         self.broker.append(unit).expect("there is room");
     }
@@ -125,6 +134,32 @@ fn what_lies_behind_another_producers_open_transaction_is_lag_and_told() {
     assert!(application.broker.settle(other, false).expect("settled"));
     let completeness = application.look_after(5_000);
     assert_eq!((completeness.max_lag, completeness.trouble), (0, None));
+}
+
+#[test]
+fn a_partition_that_an_open_transaction_holds_back_is_not_idle() {
+    for holds_back in [true, false] {
+        let mut application = Application::start_with(Some(Duration::from_secs(1)));
+        application.write(1, 2);
+        application.run();
+        let open = holds_back.then(|| application.leave_open(1));
+        if holds_back {
+            application.write(1, 5);
+        }
+        // The other goes on, and closes what it can.
+        for time in (1_000..6_000).step_by(500) {
+            application.write_at(0, 1, time);
+            application.look_after(500);
+        }
+        if let Some(open) = open {
+            assert!(application.broker.settle(open, true).expect("settled"));
+        } else {
+            application.write(1, 6);
+        }
+        application.look_after(0);
+        let late = if holds_back { 0 } else { 6 };
+        assert_eq!(application.registry.records().late, late, "held back: {holds_back}");
+    }
 }
 
 #[test]

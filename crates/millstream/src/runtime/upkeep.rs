@@ -73,7 +73,8 @@ impl<B: Broker> Upkeep<B> {
             let silent: Vec<_> = silent.iter().filter(|input| input.topic == topic).cloned().collect();
             // Silence says nothing while the broker is away: only ends that it has told do.
             let asked_at = self.parts.now();
-            let ranges = self.parts.broker.log_ranges(&silent, Isolation::ReadCommitted)?;
+            // To the very end: what lies behind another producer's open transaction is yet to come, and must not be late then.
+            let ranges = self.parts.broker.log_ranges(&silent, Isolation::ReadUncommitted)?;
             let closed = self.closed_by_others(&topic)?;
             let others =
                 |input: &TopicPartition| closed.iter().filter(|(other, _)| *other != input).map(|(_, closed)| *closed).min();

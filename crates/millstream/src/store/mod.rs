@@ -128,14 +128,18 @@ impl StoreBatch {
 
     /// Forgets the changes, and keeps the memory that the next ones usually need.
     pub fn clear(&mut self) {
-        let bytes = |bytes: usize, changes: usize| bytes + changes * size_of::<(Op, Space, usize, usize)>();
-        let in_use = bytes(self.bytes.len(), self.changes.len());
-        if self.kept.gives_back(in_use, bytes(self.bytes.capacity(), self.changes.capacity())) {
+        let in_use = self.bytes.len() + self.changes.len() * size_of::<(Op, Space, usize, usize)>();
+        if self.kept.gives_back(in_use, self.held()) {
             *self = Self { kept: self.kept, ..Self::default() };
             return;
         }
         self.bytes.clear();
         self.changes.clear();
+    }
+
+    /// The memory that it holds, in use or not.
+    pub(crate) fn held(&self) -> usize {
+        self.bytes.capacity() + self.changes.capacity() * size_of::<(Op, Space, usize, usize)>()
     }
 
     /// Where the batch ends now, for [`StoreBatch::truncate`].

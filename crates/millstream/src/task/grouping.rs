@@ -1,9 +1,11 @@
 //! From records to partial aggregates, and from partial aggregates to rows: the part of a windowed aggregate that knows the
 //! user's types. Tasks use it through two traits, one call a batch or a distinct key, never one a record.
 
+use std::ops::Range;
 use std::sync::Arc;
 
 use super::side_output::{Fate, SideOutput};
+use super::stored_rows::StoredRows;
 use super::table::Table;
 use super::{TaskError, repartition::Partial};
 use crate::partitioner::partition_for_key;
@@ -66,18 +68,22 @@ pub(crate) trait Partials: Send {
     /// Visits all and forgets them.
     fn drain(&mut self, visit: &mut VisitPartial<'_>) -> Result<(), TaskError>;
 
-    /// Appends the row key of each, in ascending order. The order holds until the next change.
-    fn sorted_row_keys(&mut self) -> Vec<Vec<u8>>;
+    /// Puts them into the order of their row keys, which holds until the next change.
+    fn sort(&mut self);
 
-    /// Merges each with the row stored for it, in the order of [`Partials::sorted_row_keys`], visits the results and forgets
-    /// the partial aggregates.
+    /// The row keys of those in that part of their order.
+    fn row_keys(&self, part: Range<usize>) -> Vec<Vec<u8>>;
+
+    /// Merges each with the row stored for it, in their order, visits the results and forgets the partial aggregates.
     fn merge_into_rows(
         &mut self,
-        stored: &[Option<Vec<u8>>],
+        stored: &StoredRows,
         visit: &mut dyn FnMut(ChangedRow<'_>) -> Result<(), TaskError>,
     ) -> Result<(), TaskError>;
 
     fn is_empty(&self) -> bool;
+
+    fn len(&self) -> usize;
 
     /// Roughly the memory in use.
     fn bytes(&self) -> usize;
@@ -218,22 +224,28 @@ where
         Ok(())
     }
 
-    fn sorted_row_keys(&mut self) -> Vec<Vec<u8>> {
+    fn sort(&mut self) {
         self.table.sort();
-        self.table.entries().iter().map(|entry| row::key(entry.start, self.table.key(entry))).collect()
+    }
+
+    fn row_keys(&self, part: Range<usize>) -> Vec<Vec<u8>> {
+        self.table.entries()[part].iter().map(|entry| row::key(entry.start, self.table.key(entry))).collect()
     }
 
     fn merge_into_rows(
         &mut self,
-        stored: &[Option<Vec<u8>>],
+        stored: &StoredRows,
         visit: &mut dyn FnMut(ChangedRow<'_>) -> Result<(), TaskError>,
     ) -> Result<(), TaskError> {
         let Self { grouping, table, scratch, value } = self;
         let aggregation = &grouping.aggregation;
-        table.drain(|key, entry, i| {
+        let mut stored = stored.iter();
+        table.drain(|key, entry| {
+            let not_read = || TaskError::Halt(format!("the rows that store {} changes were not read before", grouping.store));
+            let stored = stored.next().ok_or_else(not_read)?;
             let mut acc = entry.acc;
             let (mut latest, mut weight_before) = (entry.latest, 0);
-            if let Some(stored) = &stored[i] {
+            if let Some(stored) = stored {
                 let unreadable = || TaskError::Store(row::unreadable(entry.start, key));
                 let (stored_latest, compact) = row::decode(entry.start, stored).ok_or_else(unreadable)?;
                 let before = aggregation.decode_compact(compact).ok_or_else(unreadable)?;
@@ -254,13 +266,17 @@ where
                 row: scratch,
                 value,
                 weight_added: aggregation.weight(&acc) - weight_before,
-                is_new: stored[i].is_none(),
+                is_new: stored.is_none(),
             })
         })
     }
 
     fn is_empty(&self) -> bool {
         self.table.is_empty()
+    }
+
+    fn len(&self) -> usize {
+        self.table.len()
     }
 
     fn bytes(&self) -> usize {

@@ -10,6 +10,7 @@ pub(crate) mod repartition;
 mod role;
 mod side_output;
 mod state;
+pub(crate) mod stored_rows;
 pub(crate) mod table;
 mod topic_identity;
 

@@ -206,6 +206,18 @@ mod tests {
         assert_eq!(block.record(), None);
     }
 
+    #[test]
+    fn a_block_gives_back_what_a_large_commit_needed() {
+        let mut block = Block::default();
+        while !block.is_full() {
+            block.push(10, &Partial { key: &[7; 256], start: Timestamp(0), latest: Timestamp(0), acc: &[1] });
+        }
+        assert!(block.capacity() >= BLOCK_BYTES);
+        block.release();
+        assert!(block.capacity() <= KEPT_BYTES, "{}", block.capacity());
+        assert_eq!(block.record(), None);
+    }
+
     type Owned = (Vec<u8>, i64, i64, Vec<u8>);
 
     proptest! {

@@ -44,7 +44,8 @@ impl OutputBuffer {
         self.kept.charge(self.in_use(), self.held())
     }
 
-    fn in_use(&self) -> usize {
+    /// How much of it is in use.
+    pub(crate) fn in_use(&self) -> usize {
         self.bytes.len() + self.records.len() * size_of::<Pending>()
     }
 

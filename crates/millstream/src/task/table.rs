@@ -87,6 +87,10 @@ impl<A> Table<A> {
         self.entries.is_empty()
     }
 
+    pub(crate) fn len(&self) -> usize {
+        self.entries.len()
+    }
+
     /// The memory that it holds, in use or not, but for what it had kept when it was last emptied ([`Kept::charge`]). What aggregates hold
     /// elsewhere is not known.
     pub(crate) fn bytes(&self) -> usize {
@@ -139,12 +143,12 @@ impl<A> Table<A> {
         }
     }
 
-    /// Takes all entries out in order, as (key, entry, number), and stops at the first error.
-    pub(crate) fn drain<E>(&mut self, mut visit: impl FnMut(&[u8], Entry<A>, usize) -> Result<(), E>) -> Result<(), E> {
+    /// Takes all entries out in order, as (key, entry), and stops at the first error.
+    pub(crate) fn drain<E>(&mut self, mut visit: impl FnMut(&[u8], Entry<A>) -> Result<(), E>) -> Result<(), E> {
         let (in_use, keys) = (self.in_use(), &self.keys);
-        let visited = self.entries.drain(..).enumerate().try_for_each(|(i, entry)| {
+        let visited = self.entries.drain(..).try_for_each(|entry| {
             let key = &keys[entry.key_at..entry.key_at + entry.key_len as usize];
-            visit(key, entry, i)
+            visit(key, entry)
         });
         self.clear_after(in_use);
         visited
@@ -166,7 +170,7 @@ mod tests {
     #[test]
     fn a_peak_is_counted_as_it_is_held_and_given_back() {
         let mut table = Table::new();
-        for empty in [Table::clear, |table: &mut Table<i64>| table.drain(|_, _, _| Ok::<(), ()>(())).unwrap()] {
+        for empty in [Table::clear, |table: &mut Table<i64>| table.drain(|_, _| Ok::<(), ()>(())).unwrap()] {
             // One more than fit into what the last doubling made of it.
             fill(&mut table, (1 << 16) + 1);
             let entries = table.entries.capacity() * size_of::<Entry<i64>>();
@@ -192,7 +196,7 @@ mod tests {
             assert!(held > keys as usize * size_of::<Entry<i64>>());
             fill(&mut table, keys);
             assert!(table.bytes() <= held);
-            table.drain(|_, _, _| Ok::<(), ()>(())).unwrap();
+            table.drain(|_, _| Ok::<(), ()>(())).unwrap();
             assert_eq!((table.bytes(), table.held()), (0, held));
         }
     }
@@ -211,7 +215,7 @@ mod tests {
             }
             table.sort();
             let mut drained = Vec::new();
-            let drain = table.drain(|key, e, _| {
+            let drain = table.drain(|key, e| {
                 drained.push(((e.start.0, String::from_utf8_lossy(key).into_owned()), (e.acc, e.latest.0)));
                 Ok::<(), ()>(())
             });

@@ -172,8 +172,8 @@ pub struct KGroupedStream<'b, C, S> {
 }
 
 impl<'b, C: Chain, S: KeySelector<C>> KGroupedStream<'b, C, S> {
-    /// Says that the source topic is partitioned by the grouping key already, so that nothing needs to be shuffled. The tasks
-    /// check each key and stop at the first record that is not where it belongs.
+    /// Says that the source topic is partitioned by the grouping key already, so that nothing needs to be shuffled. A task
+    /// checks each key and is quarantined at the first record that is not where it belongs; the others go on.
     pub fn already_partitioned(self) -> Self {
         Self { keyed: true, ..self }
     }
@@ -206,7 +206,8 @@ impl<'b, C: Chain, S: KeySelector<C>> TimeWindowedKStream<'b, C, S> {
     /// parts. `merge` must be associative and commutative, with `init` as its neutral element.
     ///
     /// The value's serde must read back all that the aggregate is: it is written and read again with every commit, wherever that
-    /// falls. An aggregate that the serde makes null of or refuses to read back stops the thread before anything of its commit is sent.
+    /// falls. The task of an aggregate that the serde makes null of or refuses to read back is quarantined, and nothing of its
+    /// commit is kept; the others go on.
     pub fn aggregate<A, I, D, M, VS>(self, init: I, add: D, merge: M, materialized: Materialized<VS>) -> WindowedKTable<'b>
     where
         A: Send + 'static,

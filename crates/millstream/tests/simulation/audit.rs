@@ -15,8 +15,19 @@ use crate::scenario::{APPLICATION, CLICKS, CLOSED, Scenario};
 use crate::trace::Trace;
 
 /// What the engine must come to do in some of the seeds, or they prove nothing about it.
-pub(crate) const MILESTONES: [&str; 10] =
-    [JOINED_LATE, FELL_IDLE, CLOSED_IN_PIECES, LOG_CUT, RANKED, COUNTERS_COMPARED, AGGREGATED, FANNED_OUT, NO_KEY, PROMOTED];
+pub(crate) const MILESTONES: [&str; 11] = [
+    JOINED_LATE,
+    FELL_IDLE,
+    CLOSED_IN_PIECES,
+    LOG_CUT,
+    RANKED,
+    COUNTERS_COMPARED,
+    AGGREGATED,
+    FANNED_OUT,
+    NO_KEY,
+    PROMOTED,
+    RETRIED,
+];
 const JOINED_LATE: &str = "partition begins at what others have closed";
 const FELL_IDLE: &str = "partition is idle";
 const CLOSED_IN_PIECES: &str = "window is sent on in pieces";
@@ -25,6 +36,7 @@ pub(crate) const COUNTERS_COMPARED: &str = "counters are compared";
 pub(crate) const AGGREGATED: &str = "aggregates are kept";
 pub(crate) const FANNED_OUT: &str = "clicks come to none or many";
 const NO_KEY: &str = "click comes to something without a key";
+pub(crate) const RETRIED: &str = "quarantined task is tried again";
 pub(crate) const PROMOTED: &str = "standby is promoted";
 const LOG_CUT: &str = "log is cut at its head";
 

@@ -28,8 +28,8 @@ pub(crate) const BROKER_FAULTS: &[(Call, Fault, u32)] = {
         Send, SendOffsets,
     };
     use CommitOutcome::{Applied, InFlight, NotApplied};
-    use ErrorKind::{AbortTransaction, Fenced, Retry};
-    use Fault::{BurnOffsets, CrashAfter, CrashBefore, Fail, LoseMembership, Nothing, OutcomeUnknown, Rebalance};
+    use ErrorKind::{AbortTransaction, Fenced, OffsetOutOfRange, Retry, Stop};
+    use Fault::{BurnOffsets, CrashAfter, CrashBefore, Fail, FailPartition, LoseMembership, Nothing, OutcomeUnknown, Rebalance};
     &[
         (Begin, CrashBefore, 300),
         (Begin, CrashAfter, 300),
@@ -41,6 +41,8 @@ pub(crate) const BROKER_FAULTS: &[(Call, Fault, u32)] = {
         (Send, CrashAfter, 1_500),
         (Send, Fail(Retry), 400),
         (Send, Fail(AbortTransaction), 400),
+        (Send, FailPartition(AbortTransaction), 800),
+        (Send, FailPartition(Stop), 3_000),
         (Send, LoseMembership, 1_500),
         (Send, Rebalance, 1_500),
         (SendOffsets, CrashBefore, 300),
@@ -54,6 +56,9 @@ pub(crate) const BROKER_FAULTS: &[(Call, Fault, u32)] = {
         (Commit, Fail(Retry), 40),
         (Commit, Fail(AbortTransaction), 40),
         (Commit, Fail(Fenced), 200),
+        (Commit, Fail(Stop), 800),
+        (Commit, FailPartition(AbortTransaction), 100),
+        (Commit, FailPartition(Stop), 400),
         (Commit, LoseMembership, 200),
         (Commit, Rebalance, 200),
         (Commit, OutcomeUnknown(Applied), 60),
@@ -75,6 +80,9 @@ pub(crate) const BROKER_FAULTS: &[(Call, Fault, u32)] = {
         (Fetch, CrashAfter, 800),
         (Fetch, Fail(Retry), 60),
         (Fetch, Nothing, 10),
+        (Fetch, FailPartition(Retry), 400),
+        (Fetch, FailPartition(OffsetOutOfRange), 400),
+        (Fetch, FailPartition(Stop), 1_500),
         (Read, CrashAfter, 60),
         (Read, Fail(Retry), 20),
         (Read, Nothing, 4),

@@ -11,7 +11,7 @@ use millstream::record::Timestamp;
 use millstream::runtime::Stepped;
 use millstream::task::RecordCounters;
 
-use crate::audit::{AGGREGATED, Audit, COUNTERS_COMPARED, FANNED_OUT, PROMOTED};
+use crate::audit::{AGGREGATED, Audit, COUNTERS_COMPARED, FANNED_OUT, PROMOTED, RETRIED};
 use crate::clicks::Clicks;
 use crate::disk::Disk;
 use crate::faults::CallFaults;
@@ -116,7 +116,20 @@ impl World {
             self.step_any_part(seat);
         }
         self.step_ghosts();
+        if self.random.one_in(10) {
+            self.retry_quarantined();
+        }
         self.ask();
+    }
+
+    /// An operator looks after what is quarantined.
+    fn retry_quarantined(&self) {
+        for seat in &self.seats {
+            let Seat::Up(instance) = seat else { continue };
+            for task in instance.retry() {
+                self.trace.event(RETRIED, task);
+            }
+        }
     }
 
     pub(super) fn start_what_is_due(&mut self) {
@@ -239,6 +252,7 @@ impl World {
         let pause = scenario.commit_interval.max(scenario.idle_timeout.unwrap_or_default() / 3).as_millis() as i64 + 1;
         let mut quiet = 0;
         for _ in 0..MOST_ROUNDS {
+            self.retry_quarantined();
             self.around.clock.advance_ms(pause);
             let before = self.trace_of_positions();
             let mut idle = true;

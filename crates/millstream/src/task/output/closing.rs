@@ -2,10 +2,9 @@
 
 use std::collections::BTreeMap;
 
-use super::super::TaskError;
+use super::super::OutputBuffer;
 use super::super::grouping::Grouping;
 use super::super::repartition::{HEADER, VERSION};
-use crate::broker::TransactionalProducer;
 use crate::record::{HeadersBuf, Record, Timestamp, TopicPartition};
 use crate::serdes::WindowedKey;
 use crate::store::window_store::WindowStore;
@@ -16,6 +15,12 @@ use crate::varint;
 const EMITTED_THROUGH: &str = "clickmill.emitted_through";
 const EMITTED_ROWS: &str = "clickmill.emitted_rows";
 const EMITTED_WEIGHT: &str = "clickmill.emitted_weight";
+
+/// How much memory a piece takes, roughly, whatever its rows: as many counts as a commit sends by default take a third of it.
+const PIECE_BYTES: usize = 8 << 20;
+
+/// How many rows are read before the size of the piece is looked at.
+const ROWS_AT_ONCE: usize = 1_024;
 
 /// How far the final windows have been sent. Persisted beside the offset: a window that was sent in part goes on after as many
 /// rows as were sent, for the rows of a final window never change.
@@ -46,8 +51,8 @@ impl Closing {
         self.through < closed_through.0
     }
 
-    /// Finds out where to go on in a window that was sent in part before a restart. It may take a while: not to be done in a transaction.
-    pub(crate) fn prepare(
+    /// Finds out where to go on in a window that was sent in part before a restart.
+    pub(crate) fn find_place(
         &mut self,
         closed_through: Timestamp,
         windows: &TimeWindows,
@@ -66,26 +71,27 @@ impl Closing {
         (end <= closed_through).then_some((start, end))
     }
 
-    /// Sends up to `limit` rows of the final windows to `to`, each window followed by its end record.
-    pub(crate) fn send(
+    /// Reads up to `limit` rows of the final windows into `piece`, each window followed by its end record, for `to`. It reads fewer where
+    /// they are large: the piece lies in memory until the transaction has ended.
+    pub(crate) fn read(
         &mut self,
         closed_through: Timestamp,
         limit: usize,
         windows: &TimeWindows,
         source: &Rows<'_>,
         to: &TopicPartition,
-        producer: &mut dyn TransactionalProducer,
-    ) -> Result<(), TaskError> {
+        piece: &mut OutputBuffer,
+    ) -> Result<(), StoreError> {
         let mut left = limit;
-        while self.is_behind(closed_through) && left > 0 {
+        while self.is_behind(closed_through) && left > 0 && piece.in_use() < PIECE_BYTES {
             let Some((start, end)) = self.next_window(closed_through, windows, source) else {
                 self.window_done(closed_through);
                 break;
             };
-            let (sent, whole) = self.send_rows(start, end, left, source, to, producer)?;
-            left -= sent.min(left);
+            let (read, whole) = self.read_rows(start, end, left.min(ROWS_AT_ONCE), source, to, piece)?;
+            left -= read.min(left);
             if whole {
-                self.send_end(start, end, to, producer)?;
+                self.push_end(start, end, to, piece);
                 self.window_done(end);
             }
         }
@@ -96,17 +102,17 @@ impl Closing {
         *self = Self { through: end.0, ..Self::default() };
     }
 
-    fn send_rows(
+    fn read_rows(
         &mut self,
         start: Timestamp,
         end: Timestamp,
         limit: usize,
         source: &Rows<'_>,
         to: &TopicPartition,
-        producer: &mut dyn TransactionalProducer,
-    ) -> Result<(usize, bool), TaskError> {
+        piece: &mut OutputBuffer,
+    ) -> Result<(usize, bool), StoreError> {
         let (mut key_bytes, mut value) = (Vec::new(), Vec::new());
-        let mut sent = 0;
+        let mut read = 0;
         let mut outcome = Ok(());
         let after = self.last.take();
         let whole = source.store.rows_after(start, end, after.as_deref(), limit, &mut |row_key, row| {
@@ -117,19 +123,19 @@ impl Closing {
             key_bytes.clear();
             value.clear();
             WindowedKey { key, start }.encode(&mut key_bytes);
-            outcome = match source.grouping.output_of_row(start, row, &mut value) {
-                None => Err(TaskError::Store(row::unreadable(start, key))),
+            match source.grouping.output_of_row(start, row, &mut value) {
+                None => outcome = Err(row::unreadable(start, key)),
                 Some((latest, weight)) => {
                     self.weight += weight;
-                    producer.send(to, &Record::new(Some(&key_bytes), Some(&value), latest)).map_err(TaskError::Broker)
+                    piece.push(to.clone(), Some(&key_bytes), Some(&value), latest);
                 }
-            };
-            sent += 1;
+            }
+            read += 1;
             self.last = Some(row_key.to_vec());
         })?;
         outcome?;
-        self.rows += sent as i64;
-        Ok((sent, whole))
+        self.rows += read as i64;
+        Ok((read, whole))
     }
 
     /// After a restart: goes past the rows that were sent before it.
@@ -143,21 +149,14 @@ impl Closing {
     }
 
     /// The end record: key `i64 window start`, value `u8 1 ‖ varint rows ‖ zigzag weight`, with the header `mill`.
-    fn send_end(
-        &self,
-        start: Timestamp,
-        end: Timestamp,
-        to: &TopicPartition,
-        producer: &mut dyn TransactionalProducer,
-    ) -> Result<(), TaskError> {
+    fn push_end(&self, start: Timestamp, end: Timestamp, to: &TopicPartition, piece: &mut OutputBuffer) {
         let mut headers = HeadersBuf::new();
         headers.push(HEADER, &[VERSION]);
         let mut value = vec![VERSION];
         varint::put_unsigned(self.rows as u64, &mut value);
         varint::put_signed(self.weight, &mut value);
         let key = start.0.to_be_bytes();
-        producer.send(to, &Record::new(Some(&key), Some(&value), end).with_headers(headers.as_headers()))?;
-        Ok(())
+        piece.push_with_headers(to.clone(), &Record::new(Some(&key), Some(&value), end).with_headers(headers.as_headers()));
     }
 }
 

@@ -69,8 +69,6 @@ impl Shuffle {
 
     fn send_partials(&mut self, producer: &mut dyn TransactionalProducer) -> Result<(), TaskError> {
         let Self { repartition, blocks, partials, window_size_ms, .. } = self;
-        // What a transaction that was given up has left there.
-        blocks.iter_mut().for_each(Block::clear);
         partials.drain(&mut |partial| {
             let partition = partition_for_key(partial.key, repartition.partitions).0;
             let block = &mut blocks[partition as usize];
@@ -107,6 +105,7 @@ impl Output for Shuffle {
 
     fn rollback(&mut self) {
         self.partials.clear();
+        self.blocks.iter_mut().for_each(Block::release);
     }
 
     fn writes_to(&self, partition: &TopicPartition) -> bool {
@@ -115,5 +114,54 @@ impl Output for Shuffle {
 
     fn into_store(self) -> Option<WindowStore> {
         None
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+    use std::time::Duration;
+
+    use super::*;
+    use crate::broker::local::MemoryBroker;
+    use crate::broker::{Broker, TopicSettings};
+    use crate::clock::ManualClock;
+    use crate::serdes::Utf8;
+    use crate::task::repartition::Partial;
+    use crate::time::TimeWindows;
+    use crate::topology::spec::End;
+    use crate::topology::{Materialized, StreamsBuilder};
+
+    #[test]
+    fn the_blocks_of_a_large_commit_are_given_back_whether_it_commits_or_not() {
+        let broker = MemoryBroker::in_memory(Arc::new(ManualClock::new(Timestamp(0))));
+        broker.create_topic("repartition", &TopicSettings::purged(2)).unwrap();
+        let mut producer = broker.producer("producer").unwrap();
+        let builder = StreamsBuilder::with_serdes(Utf8, Utf8);
+        let windows = TimeWindows::of_size_with_no_grace(Duration::from_secs(1));
+        builder.stream("words").group_by(|key, _| *key).windowed_by(windows).count(Materialized::as_("counts"));
+        let mut topology = builder.build().unwrap();
+        let Some(End::Windowed(spec)) = topology.pipelines.pop().map(|pipeline| pipeline.end) else { panic!("an aggregate") };
+        let repartition = Repartition::new("repartition".into(), 2);
+        let mut shuffle = Shuffle::new(Partition(0), repartition, windows.size_ms(), spec.grouping.partials());
+        let closed = Closed { committed: Timestamp(0), working: Timestamp(0) };
+        for commits in [true, false] {
+            for key in 0u32..4_000 {
+                let key = [key.to_be_bytes(); 8].concat();
+                let partial = Partial { key: &key, start: Timestamp(0), latest: Timestamp(0), acc: &[2] };
+                assert!(shuffle.kept().merge(&partial));
+            }
+            producer.begin().unwrap();
+            shuffle.send(closed, &mut producer).unwrap();
+            assert!(shuffle.bytes() >= 2 * (64 << 10), "a full block for each partition: {}", shuffle.bytes());
+            match commits {
+                true => shuffle.committed(&producer.commit().unwrap(), Timestamp(0), Offset(0)),
+                false => {
+                    producer.abort().unwrap();
+                    shuffle.rollback();
+                }
+            }
+            assert!(shuffle.bytes() <= 2 * (1 << 10), "{}", shuffle.bytes());
+        }
     }
 }
