@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
-# The dependency rule: the engine is pure, and dependencies point one way: millstream <- millstream-rocksdb, millstream-kafka <- clickmill.
+# The dependency rule: the engine is pure, and dependencies point one way: millstream <- millstream-rocksdb, millstream-kafka <- clickmill. Within the
+# engine they point one way too.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
@@ -28,4 +29,27 @@ kafka='rdkafka.*|kafka.*'
 refuse millstream "$native|$storage|$runtime|$http|$kafka|clickmill|millstream-.*" "the engine is pure: no C++, storage, runtime, HTTP or Kafka"
 refuse millstream-rocksdb "$runtime|$http|$kafka|clickmill" "storage knows no runtime, HTTP, Kafka or service"
 refuse millstream-kafka "$storage|librocksdb-sys|$runtime_itself|$http|clickmill|millstream-rocksdb" "the Kafka client knows no storage, runtime, HTTP or service"
+
+# Within the engine a module uses those before it in this list and none behind it, tests apart: no circles.
+modules=(varint kept record clock partitioner serdes broker time store operators task topology runtime query testing)
+source=crates/millstream/src
+for number in "${!modules[@]}"; do
+    module=${modules[$number]}
+    later=$(IFS='|'; echo "${modules[*]:$((number + 1))}")
+    [ -n "$later" ] || continue
+    for file in $(find "$source/$module" "$source/$module.rs" -name '*.rs' 2>/dev/null); do
+        found=$(sed '/^#\[cfg(test)\]/,$d' "$file" | grep -vE '^ *//' | grep -oE "crate::($later)\b" | sort -u || true)
+        if [ -n "$found" ]; then
+            echo "$file must not use" $found "(module $module comes before)" >&2
+            failed=1
+        fi
+    done
+done
+for file in "$source"/*/ "$source"/*.rs; do
+    name=$(basename "$file" .rs)
+    if [ "$name" != lib ] && [[ " ${modules[*]} " != *" $name "* ]]; then
+        echo "module $name of the engine is in no order: name it in $0" >&2
+        failed=1
+    fi
+done
 exit $failed

@@ -48,6 +48,7 @@
 pub mod broker;
 pub mod clock;
 mod kept;
+mod operators;
 pub mod partitioner;
 pub mod query;
 pub mod record;

@@ -4,13 +4,12 @@ use std::sync::Arc;
 
 use super::StreamsConfig;
 use crate::broker::{Broker, BrokerError, ErrorKind, TopicDescription, TopicSettings};
-use crate::record::TopicPartition;
-use crate::record::{Partition, Topic};
+use crate::record::{Partition, Topic, TopicPartition};
 use crate::task::counted_with::CountedWith;
 use crate::task::output::Repartition;
-use crate::task::{SideTopics, TaskId};
+use crate::task::{EmitStrategy, SideTopics, TaskId, Transform, WindowedSpec};
+use crate::topology::Topology;
 use crate::topology::spec::End;
-use crate::topology::{EmitStrategy, Topology, Transform, WindowedSpec};
 
 /// The subtopologies of an application.
 pub(crate) struct Plan {

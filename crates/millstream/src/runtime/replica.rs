@@ -11,9 +11,9 @@ use crate::record::{Offset, Record, Timestamp, TopicPartition};
 use crate::serdes::WindowedKey;
 use crate::store::window_store::{WindowChange, WindowStore};
 use crate::store::{Space, StateStore, StoreBatch, StoreErrorKind, StoreIdentity, StoreProvider, row};
+use crate::task::WindowedSpec;
 use crate::task::counted_with::CountedWith;
 use crate::task::{TaskError, TopicIdentity};
-use crate::topology::WindowedSpec;
 
 /// How often a replica that is behind says in the log how far it is.
 const TELL_INTERVAL: Duration = Duration::from_secs(5);

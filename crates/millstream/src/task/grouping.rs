@@ -8,12 +8,12 @@ use super::side_output::{Fate, SideOutput};
 use super::stored_rows::StoredRows;
 use super::table::Table;
 use super::{TaskError, repartition::Partial};
+use crate::operators::aggregation::{Add, Aggregation, EncodeError};
+use crate::operators::chain::{Chain, KeySelector};
 use crate::partitioner::partition_for_key;
 use crate::record::{Record, Timestamp};
 use crate::store::row;
 use crate::time::{SourceProgress, TimeWindows};
-use crate::topology::aggregation::{Add, Aggregation, EncodeError};
-use crate::topology::chain::{Chain, KeySelector};
 
 /// A windowed aggregate of a topology.
 pub(crate) trait Grouping: Send + Sync {

@@ -13,16 +13,20 @@ mod state;
 pub(crate) mod stored_rows;
 pub(crate) mod table;
 mod topic_identity;
+mod windowed_spec;
 
 use std::fmt;
 
 pub(crate) use grouping::Grouping;
+pub(crate) use input::{Passed, Transform};
 pub use output::WindowEnd;
 pub use role::Role;
 pub use side_output::RecordCounters;
 pub(crate) use side_output::{OutputBuffer, SideOutput, SideTopics};
 pub use state::{IllegalTransition, TaskState};
 pub use topic_identity::TopicIdentity;
+pub use windowed_spec::EmitStrategy;
+pub(crate) use windowed_spec::WindowedSpec;
 
 use crate::broker::BrokerError;
 use crate::record::Partition;

@@ -1,6 +1,7 @@
 use std::fmt::Write;
 
-use super::spec::{End, Pipeline, Topology, WindowedSpec};
+use super::spec::{End, Pipeline, Topology};
+use crate::task::WindowedSpec;
 
 impl Topology {
     /// The topology as text, in the form of Kafka Streams' `Topology#describe()`.

@@ -26,13 +26,3 @@ impl<S> Materialized<S> {
         Self { retention: Some(retention), ..self }
     }
 }
-
-/// When the result of a window is sent on.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub enum EmitStrategy {
-    /// With each commit that changed it.
-    #[default]
-    OnWindowUpdate,
-    /// Once, when the window is final.
-    OnWindowClose,
-}

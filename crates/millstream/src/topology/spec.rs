@@ -5,33 +5,8 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::EmitStrategy;
-use crate::record::{Record, Timestamp, Topic};
-use crate::serdes::Rejection;
-use crate::task::counted_with::CountedWith;
-use crate::task::{Grouping, OutputBuffer};
-use crate::time::TimeWindows;
-
-/// A stateless chain that ends in a topic.
-pub(crate) trait Transform: Send + Sync {
-    /// Processes one batch: what comes out goes to `into`, a record that cannot be read to `reject`. Gives what became of the others.
-    fn process(
-        &self,
-        records: &[Record<'_>],
-        partitions: u32,
-        into: &mut OutputBuffer,
-        reject: &mut dyn FnMut(&Record<'_>, &Rejection),
-    ) -> Passed;
-}
-
-/// How many records of a batch passed a stateless chain.
-#[derive(Debug, Clone, Copy, Default)]
-pub(crate) struct Passed {
-    /// Those of which something came out.
-    pub(crate) sent: u64,
-    /// Those of which nothing did.
-    pub(crate) filtered: u64,
-}
+use crate::record::Topic;
+use crate::task::{Transform, WindowedSpec};
 
 /// One source topic and all that follows from it.
 #[derive(Clone)]
@@ -45,20 +20,6 @@ pub(crate) struct Pipeline {
 pub(crate) enum End {
     Sink { topic: Topic, transform: Arc<dyn Transform> },
     Windowed(WindowedSpec),
-}
-
-/// A windowed aggregate and how it is kept.
-#[derive(Clone)]
-pub(crate) struct WindowedSpec {
-    pub(crate) store: Arc<str>,
-    pub(crate) windows: TimeWindows,
-    pub(crate) retention: Duration,
-    pub(crate) emit: EmitStrategy,
-    pub(crate) output: Option<Topic>,
-    /// Whether the source is keyed by the grouping key already, so that nothing is shuffled.
-    pub(crate) keyed: bool,
-    pub(crate) operator: &'static str,
-    pub(crate) grouping: Arc<dyn Grouping>,
 }
 
 /// A topology that has been checked and can be run.
@@ -129,7 +90,7 @@ impl Topology {
                 if !seen_stores.insert(spec.store.clone()) {
                     return Err(TopologyError::StoreTwice(spec.store.clone()));
                 }
-                spec.check_retention()?;
+                check_retention(spec)?;
             }
         }
         Ok(Self { pipelines })
@@ -145,38 +106,19 @@ impl Pipeline {
     }
 }
 
-impl WindowedSpec {
-    /// The settings that cannot change once something was counted.
-    pub(crate) fn counted_with(&self) -> CountedWith {
-        CountedWith { window_size_ms: self.windows.size_ms(), keyed: self.keyed }
-    }
-
-    /// Whether windows are sent on when they are final.
-    pub(crate) fn sends_final_windows(&self) -> bool {
-        self.emit == EmitStrategy::OnWindowClose && self.output.is_some()
-    }
-
-    /// The earliest start of a window that is still kept, where nothing more is to be done with those that end at or before `done`:
-    /// a window expires when its end lies its retention back.
-    pub(crate) fn kept_from(&self, done: Timestamp) -> Timestamp {
-        let retention = i64::try_from(self.retention.as_millis()).unwrap_or(i64::MAX);
-        let keep_from = done.0.saturating_sub(retention);
-        Timestamp(keep_from.saturating_sub(self.windows.size_ms()).saturating_add(1).max(0))
-    }
-
-    fn check_retention(&self) -> Result<(), TopologyError> {
-        let needed = Duration::from_millis((self.windows.size_ms() + self.windows.grace_ms()) as u64);
-        if self.retention < needed {
-            return Err(TopologyError::Retention { store: self.store.clone(), retention: self.retention, needed });
-        }
-        Ok(())
-    }
-}
-
 fn check_name(name: &str) -> Result<(), TopologyError> {
     let legal = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '_' | '-');
     if name.is_empty() || name.len() > 249 || matches!(name, "." | "..") || !name.chars().all(legal) {
         return Err(TopologyError::Name(name.to_owned()));
+    }
+    Ok(())
+}
+
+/// A window that does not outlive its grace would go before it is final.
+fn check_retention(spec: &WindowedSpec) -> Result<(), TopologyError> {
+    let needed = Duration::from_millis((spec.windows.size_ms() + spec.windows.grace_ms()) as u64);
+    if spec.retention < needed {
+        return Err(TopologyError::Retention { store: spec.store.clone(), retention: spec.retention, needed });
     }
     Ok(())
 }

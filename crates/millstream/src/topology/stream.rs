@@ -5,13 +5,13 @@ use std::time::Duration;
 
 use super::aggregation::{Add, AddOne, AddWith, Aggregation, Count, Custom};
 use super::chain::{ByKey, BySelected, Chain, Filter, FlatMap, KeySelector, Map, MapValues, Peek};
-use super::spec::{End, Passed, Pipeline, Transform, WindowedSpec};
+use super::spec::{End, Pipeline};
 use super::{EmitStrategy, Materialized};
 use crate::partitioner::partition_for_key;
 use crate::record::{Partition, Record, Topic, TopicPartition};
 use crate::serdes::{Deserializer, KeyBytes, Rejection, Serializer};
-use crate::task::OutputBuffer;
 use crate::task::grouping::WindowedGrouping;
+use crate::task::{OutputBuffer, Passed, Transform, WindowedSpec};
 use crate::time::TimeWindows;
 
 type Pipelines = RefCell<Vec<Pipeline>>;

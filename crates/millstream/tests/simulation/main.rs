@@ -1,7 +1,7 @@
 //! The simulation: click topologies on the broker in memory, several instances stepped in random order on one thread, a clock
 //! that stands still until it is moved, and faults at every step. At the end everything is compared with a naive model.
 //!
-//! - `cargo test -p millstream --test simulation`: many seeds. `SIM_SEEDS=20000` runs so many.
+//! - `cargo test -p millstream --test simulation`: many seeds. `SIM_SEEDS=20000` runs so many, `SIM_FROM=20000` begins with that one.
 //! - `SIM_SEED=123 cargo test -p millstream --test simulation -- --nocapture one_seed`: one seed, told line by line.
 
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
@@ -36,13 +36,13 @@ fn from_environment(name: &str) -> Option<u64> {
 
 #[test]
 fn every_seed_ends_with_the_counts_of_the_model() {
-    let seeds = from_environment("SIM_SEEDS").unwrap_or(SEEDS);
-    let (next, failed) = (AtomicU64::new(0), Mutex::new(Vec::new()));
+    let (seeds, from) = (from_environment("SIM_SEEDS").unwrap_or(SEEDS), from_environment("SIM_FROM").unwrap_or(0));
+    let (next, failed) = (AtomicU64::new(from), Mutex::new(Vec::new()));
     let counts: Mutex<BTreeMap<String, u64>> = Mutex::default();
     let work = || {
         loop {
             let seed = next.fetch_add(1, Ordering::SeqCst);
-            if seed >= seeds {
+            if seed >= from + seeds {
                 return;
             }
             let trace = Trace::new(false);

@@ -8,4 +8,4 @@ mod stateless;
 pub(crate) use partials::{AggregatePosition, PartialsInput};
 pub(crate) use source::{SourceInput, SourcePosition};
 pub(crate) use sources::Sources;
-pub(crate) use stateless::StatelessInput;
+pub(crate) use stateless::{Passed, StatelessInput, Transform};

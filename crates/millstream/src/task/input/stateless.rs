@@ -7,7 +7,28 @@ use super::super::processor::{Closed, CommittedTime, Entries, Input};
 use super::super::{OutputBuffer, RecordCounters, SideOutput, TaskError};
 use crate::broker::{CommittedOffset, TransactionalProducer};
 use crate::record::{Offset, Record, Timestamp, TopicPartition};
-use crate::topology::Transform;
+use crate::serdes::Rejection;
+
+/// A stateless chain that ends in a topic.
+pub(crate) trait Transform: Send + Sync {
+    /// Processes one batch: what comes out goes to `into`, a record that cannot be read to `reject`. Gives what became of the others.
+    fn process(
+        &self,
+        records: &[Record<'_>],
+        partitions: u32,
+        into: &mut OutputBuffer,
+        reject: &mut dyn FnMut(&Record<'_>, &Rejection),
+    ) -> Passed;
+}
+
+/// How many records of a batch passed a stateless chain.
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct Passed {
+    /// Those of which something came out.
+    pub(crate) sent: u64,
+    /// Those of which nothing did.
+    pub(crate) filtered: u64,
+}
 
 /// Reads one partition of a source topic through a chain of operators.
 pub(crate) struct StatelessInput {

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use super::super::grouping::{ChangedRow, Partials};
 use super::super::processor::{Closed, Entries, Output, Trim};
 use super::super::stored_rows::StoredRows;
+use super::super::{EmitStrategy, WindowedSpec};
 use super::super::{OutputBuffer, TaskError};
 use super::closing::{Closing, Rows};
 use super::ranking::Ranking;
@@ -16,7 +17,6 @@ use crate::record::{Offset, Record, Timestamp, TopicPartition};
 use crate::serdes::WindowedKey;
 use crate::store::window_store::{WindowChange, WindowStore};
 use crate::store::{Space, StateStore, StoreBatch, StoreError, StoreErrorKind, row};
-use crate::topology::{EmitStrategy, WindowedSpec};
 
 /// How many rows are read at once of those that a commit changes.
 const KEYS_AT_ONCE: usize = 4_096;

@@ -140,10 +140,10 @@ impl Aggregation for Count {
 /// `aggregate`: what the given functions make of the records.
 #[derive(Debug)]
 pub struct Custom<A, I, M, S> {
-    pub(super) init: I,
-    pub(super) merge: M,
-    pub(super) serde: S,
-    pub(super) acc: PhantomData<fn() -> A>,
+    pub(crate) init: I,
+    pub(crate) merge: M,
+    pub(crate) serde: S,
+    pub(crate) acc: PhantomData<fn() -> A>,
 }
 
 impl<A, I, M, S> Aggregation for Custom<A, I, M, S>
@@ -216,7 +216,7 @@ impl<C: super::chain::Chain> Add<i64, C> for AddOne {
 
 /// Adds the event as a function says.
 #[derive(Debug)]
-pub struct AddWith<F>(pub(super) F);
+pub struct AddWith<F>(pub(crate) F);
 
 impl<A, C, F> Add<A, C> for AddWith<F>
 where

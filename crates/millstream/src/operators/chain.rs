@@ -50,7 +50,7 @@ impl<V: Deserializer> TimestampExtractor<V> for RecordTimestamp {
 
 /// Event time is what a function says.
 #[derive(Debug, Clone, Copy)]
-pub struct ExtractWith<F>(pub(super) F);
+pub struct ExtractWith<F>(pub(crate) F);
 
 impl<V, F> TimestampExtractor<V> for ExtractWith<F>
 where
@@ -66,9 +66,9 @@ where
 /// The head of a chain: deserializes.
 #[derive(Debug)]
 pub struct Source<K, V, T> {
-    pub(super) key: K,
-    pub(super) value: V,
-    pub(super) timestamp: T,
+    pub(crate) key: K,
+    pub(crate) value: V,
+    pub(crate) timestamp: T,
 }
 
 impl<K: Deserializer, V: Deserializer, T: TimestampExtractor<V>> Chain for Source<K, V, T> {
@@ -95,7 +95,7 @@ impl<K: Deserializer, V: Deserializer, T: TimestampExtractor<V>> Chain for Sourc
 
 /// `filter`.
 #[derive(Debug)]
-pub struct Filter<C, F>(pub(super) C, pub(super) F);
+pub struct Filter<C, F>(pub(crate) C, pub(crate) F);
 
 impl<C, F> Chain for Filter<C, F>
 where
@@ -122,7 +122,7 @@ where
 
 /// `peek`.
 #[derive(Debug)]
-pub struct Peek<C, F>(pub(super) C, pub(super) F);
+pub struct Peek<C, F>(pub(crate) C, pub(crate) F);
 
 impl<C, F> Chain for Peek<C, F>
 where
@@ -148,7 +148,7 @@ where
 
 /// `map`.
 #[derive(Debug)]
-pub struct Map<C, F, K, V>(pub(super) C, pub(super) F, pub(super) PhantomData<fn() -> (K, V)>);
+pub struct Map<C, F, K, V>(pub(crate) C, pub(crate) F, pub(crate) PhantomData<fn() -> (K, V)>);
 
 impl<C, F, K, V> Chain for Map<C, F, K, V>
 where
@@ -176,7 +176,7 @@ where
 
 /// `map_values`.
 #[derive(Debug)]
-pub struct MapValues<C, F, V>(pub(super) C, pub(super) F, pub(super) PhantomData<fn() -> V>);
+pub struct MapValues<C, F, V>(pub(crate) C, pub(crate) F, pub(crate) PhantomData<fn() -> V>);
 
 impl<C, F, V> Chain for MapValues<C, F, V>
 where
@@ -200,7 +200,7 @@ where
 
 /// `flat_map`.
 #[derive(Debug)]
-pub struct FlatMap<C, F, I>(pub(super) C, pub(super) F, pub(super) PhantomData<fn() -> I>);
+pub struct FlatMap<C, F, I>(pub(crate) C, pub(crate) F, pub(crate) PhantomData<fn() -> I>);
 
 impl<C, F, I, K, V> Chain for FlatMap<C, F, I>
 where
@@ -250,7 +250,7 @@ where
 
 /// Grouped by what a function picks, borrowed from the record.
 #[derive(Debug)]
-pub struct BySelected<F, K: ?Sized>(pub(super) F, pub(super) PhantomData<fn(&K)>);
+pub struct BySelected<F, K: ?Sized>(pub(crate) F, pub(crate) PhantomData<fn(&K)>);
 
 impl<C, F, K> KeySelector<C> for BySelected<F, K>
 where
