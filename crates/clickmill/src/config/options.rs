@@ -137,7 +137,8 @@ pub const OPTIONS: &[OptionSpec] = &[
         "server.request_timeout",
         POSITIVE,
         "30s",
-        "How long a request may take from its head to the beginning of its answer. On Kafka a click has half of it to be stored, \
+        "How long a request may take from its head to the beginning of its answer. A click waits a third of it at most \
+         for its turn, where more are taken in than can be. On Kafka it has half of it to be stored, \
          or `message.timeout.ms` of `[kafka]` where that is less.",
     ),
     option("server.max_query_period", POSITIVE, "31d", "The longest period of one query. A longer one is answered 400."),

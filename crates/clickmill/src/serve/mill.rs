@@ -92,7 +92,11 @@ impl<L: ClickLog> Mill for EngineMill<L> {
     }
 
     fn readiness(&self) -> Readiness {
-        Readiness { ready: self.engine.is_ready(), tasks: self.tasks(Role::Active), intake_trouble: self.engine.log.trouble() }
+        Readiness { ready: self.engine.is_ready(), tasks: self.tasks(Role::Active), intake_trouble: self.intake_trouble() }
+    }
+
+    fn intake_trouble(&self) -> Option<String> {
+        self.engine.log.trouble()
     }
 
     fn cluster(&self) -> Cluster {
