@@ -35,6 +35,7 @@ mod local_state;
 mod old_clicks;
 mod open_transaction;
 mod proxy;
+mod restoring;
 mod scenario;
 mod security;
 #[path = "../service/mod.rs"]
