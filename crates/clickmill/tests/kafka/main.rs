@@ -42,6 +42,7 @@ mod security;
 mod service;
 mod size;
 mod starts;
+mod stops;
 mod tally;
 mod topic;
 mod zombie;
