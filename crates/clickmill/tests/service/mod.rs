@@ -119,17 +119,17 @@ impl Service {
         }
     }
 
-    /// Records that are not yet counted, before and behind the shuffle.
+    /// Records that are not yet counted, before and behind the shuffle; none while that is not known.
     pub(crate) fn lag(&self) -> Option<u64> {
         let tasks = self.tasks()?;
-        Some(tasks.iter().map(|task| task["lag"].as_u64().unwrap()).sum())
+        tasks.iter().map(|task| task["lag"].as_u64()).sum()
     }
 
     /// How many records the topic has, as far as the service runs and tells.
     pub(crate) fn records_in(&self, topic: &str) -> Option<u64> {
         let tasks = self.tasks()?;
         let of_topic = tasks.iter().filter(|task| task["topic"] == topic);
-        Some(of_topic.map(|task| task["lag"].as_u64().unwrap() + task["position"].as_u64().unwrap_or(0)).sum())
+        of_topic.map(|task| Some(task["lag"].as_u64()? + task["position"].as_u64().unwrap_or(0))).sum()
     }
 
     fn tasks(&self) -> Option<Vec<Value>> {

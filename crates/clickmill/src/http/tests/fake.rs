@@ -233,7 +233,7 @@ fn task(task: &str, state: &str) -> TaskStatus {
         topic: "clicks".into(),
         partition: 0,
         position: Some(5),
-        lag: 2,
+        lag: (state == "running").then_some(2),
         restore,
         trouble: None,
     }
