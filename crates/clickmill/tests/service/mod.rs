@@ -186,6 +186,15 @@ impl Service {
         assert!(Command::new("kill").args(["-s", name, &id]).status().unwrap().success());
     }
 
+    /// The names of the threads that count.
+    pub(crate) fn counting_threads(&self) -> Vec<String> {
+        let threads = fs::read_dir(format!("/proc/{}/task", self.process.as_ref().unwrap().id())).unwrap();
+        // A thread may end meanwhile.
+        let names = threads.filter_map(|thread| fs::read_to_string(thread.ok()?.path().join("comm")).ok());
+        let number = |name: &str| name.strip_prefix("engine-").is_some_and(|rest| rest.parse::<u32>().is_ok());
+        names.map(|name| name.trim_end().to_owned()).filter(|name| number(name)).collect()
+    }
+
     /// Waits until so many tasks are quarantined, and gives their reasons. All others run: the instance is ready.
     pub(crate) fn wait_for_quarantine(&mut self, tasks: usize) -> String {
         let quarantined = |service: &Self| service.try_get("/v1/cluster")?.json["quarantined"].as_array().cloned();
