@@ -522,6 +522,8 @@ fn clicks_that_too_few_replicas_would_have_are_answered_in_time_each_by_itself_a
         assert!(log.contains(part), "{part} is not in:\n{log}");
     }
 
+    each_of_many_clients_is_told(&service);
+
     cluster.start_again(2);
     service.wait_until("free of trouble", |service| {
         service.post(&clicks_of_many_ads(), None).is_some_and(|answer| answer.status == 202)
@@ -529,6 +531,27 @@ fn clicks_that_too_few_replicas_would_have_are_answered_in_time_each_by_itself_a
     });
     assert!(service.log().contains("clicks are stored again"), "{}", service.log());
     service.stop();
+}
+
+/// More than may append at a time, and more than twice that: nobody is left without an answer on each click. Whoever's turn did not come
+/// can send again.
+fn each_of_many_clients_is_told(service: &Service) {
+    let told = std::thread::scope(|scope| {
+        let clients: Vec<_> = (0..300).map(|_| scope.spawn(|| service.post(&click_of(100).repeat(2), None))).collect();
+        clients.into_iter().map(|client| client.join().unwrap().expect("an answer")).collect::<Vec<_>>()
+    });
+    let mut turned_away = 0;
+    for answer in &told {
+        let json = &answer.json;
+        assert_eq!((answer.status, &json["accepted"]), (503, &Value::from(0)), "{json}");
+        let reason = if json["type"] == "/problems/log-unavailable" { "not stored" } else { "unknown" };
+        let rejected = json["rejected"].as_array().unwrap();
+        assert!(rejected.len() == 2 && rejected.iter().all(|click| click["reason"] == reason), "{json}");
+        assert!(json["detail"].as_str().unwrap().contains("NOT_ENOUGH_REPLICAS"), "{json}");
+        assert_eq!(answer.retry_after.is_some(), reason == "not stored", "{json}");
+        turned_away += usize::from(reason == "not stored");
+    }
+    assert!(turned_away > 0, "nobody had to wait for long");
 }
 
 /// Some for every partition.

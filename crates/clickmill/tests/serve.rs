@@ -30,6 +30,21 @@ fn a_second_signal_ends_it_at_once() {
     assert!(service.log().ends_with("clickmill: SIGINT while stopping: ended at once\n"), "{}", service.log());
 }
 
+/// Unless told otherwise.
+#[test]
+fn there_are_no_more_threads_than_tasks() {
+    // One task. Whoever asks for more threads gets them.
+    for (threads, expected) in [("\"auto\"", 1), ("3", 3)] {
+        let dir = tempfile::tempdir().unwrap();
+        let configuration = format!("[engine]\nthreads = {threads}\n[clicks]\npartitions = 1\nkeyed_by_ad = true\n");
+        let mut service = Service::new(dir.path(), &configuration);
+        service.start_and_wait();
+        let counting = service.counting_threads();
+        assert_eq!(counting.len(), expected, "threads = {threads}: {counting:?}");
+        service.stop();
+    }
+}
+
 /// Opening asks brokers that take the connection and never answer, for minutes unless it is told to stop.
 #[test]
 fn a_signal_ends_it_while_it_opens() {

@@ -17,8 +17,9 @@ pub(super) fn table(headings: &[&str]) -> Table {
     table
 }
 
-/// A number, flush right.
-pub(super) fn number(number: u64) -> Cell {
+/// A number, flush right; nothing where it is not known.
+pub(super) fn number(number: impl Into<Option<u64>>) -> Cell {
+    let number = number.into().map_or_else(String::new, |number| number.to_string());
     Cell::new(number).set_alignment(CellAlignment::Right)
 }
 

@@ -130,8 +130,8 @@ pub struct TaskStatus {
     pub partition: u32,
     /// The offset of the next record to read.
     pub position: Option<i64>,
-    /// Records not yet processed.
-    pub lag: u64,
+    /// Records not yet processed; none where that is not known.
+    pub lag: Option<u64>,
     /// How far its restore has come, while there is one.
     pub restore: Option<RestoreProgress>,
     /// What keeps it from going on for now.

@@ -137,7 +137,8 @@ pub const OPTIONS: &[OptionSpec] = &[
         "server.request_timeout",
         POSITIVE,
         "30s",
-        "How long a request may take from its head to the beginning of its answer. On Kafka a click has half of it to be stored, \
+        "How long a request may take from its head to the beginning of its answer. A click waits a third of it at most \
+         for its turn, where more are taken in than can be. On Kafka it has half of it to be stored, \
          or `message.timeout.ms` of `[kafka]` where that is less.",
     ),
     option("server.max_query_period", POSITIVE, "31d", "The longest period of one query. A longer one is answered 400."),
@@ -156,7 +157,12 @@ pub const OPTIONS: &[OptionSpec] = &[
         "1s",
         "How often counts are committed while there is a backlog: larger commits cost less per click.",
     ),
-    option("engine.threads", Kind::Threads, "auto", "How many threads process clicks. `\"auto\"`: one for each processor core."),
+    option(
+        "engine.threads",
+        Kind::Threads,
+        "auto",
+        "How many threads process clicks. `\"auto\"`: one for each processor core, and no more than there are tasks.",
+    ),
     option(
         "engine.num_standbys",
         Kind::Integer { min: 0, max: 0 },
@@ -173,8 +179,8 @@ pub const OPTIONS: &[OptionSpec] = &[
         "engine.static_membership",
         Kind::Boolean,
         "false",
-        "On Kafka, `true`: an instance that starts again within the session timeout gets its partitions back at once. But one that is stopped \
-         keeps them from the others until that time is over.",
+        "On Kafka, `true`: an instance that starts again within the session timeout (`session.timeout.ms` of `[kafka]`, 10 s unless set) gets its partitions back \
+         at once, also after a kill. But one that is stopped keeps them from the others until that time is over.",
     ),
     option(
         "engine.state_cleanup_delay",

@@ -8,19 +8,18 @@ use axum::extract::{Extension, State};
 use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use millstream::partitioner::partition_for_key;
+use millstream::record::Timestamp;
 use serde::Serialize;
 use tokio::sync::OwnedSemaphorePermit;
 use utoipa::ToSchema;
 
 use super::body::BodyFormat;
-use super::limits::Deadline;
+use super::limits::{Deadline, on_blocking_thread};
 use super::mill::{AppendError, Appended, Idempotency, IncomingClick};
 use super::params::{NoParams, Params};
 use super::problem::{Problem, ProblemBody, ProblemKind};
-use super::{MAX_IDEMPOTENCY_KEY_BYTES, Service};
+use super::{IDEMPOTENCY_KEY, MAX_IDEMPOTENCY_KEY_BYTES, Service};
 use crate::click::Refusal;
-
-const IDEMPOTENCY_KEY: &str = "idempotency-key";
 
 /// Says of an answer that it is that of an earlier request.
 const IDEMPOTENT_REPLAYED: &str = "idempotent-replayed";
@@ -30,6 +29,9 @@ const BYTES_PER_CLICK: usize = 104;
 
 /// The reason of a click that may be stored or not.
 const UNKNOWN: &str = "unknown";
+
+/// The reason of a click that is not stored, though it is one.
+const NOT_STORED: &str = "not stored";
 
 /// A click, with any other fields. The names of these three are configuration.
 #[derive(ToSchema)]
@@ -104,13 +106,13 @@ pub(super) struct Rejected {
         (status = 422, description = "No click was accepted.", body = IntakeAnswer),
         (status = 501, description = "An Idempotency-Key, where the log is Kafka.", body = ProblemBody, content_type = "application/problem+json"),
         (status = 503, description = "It cannot keep up, has no room, or is shutting down.", body = ProblemBody, content_type = "application/problem+json",
-            headers(("Retry-After" = u32, description = "Seconds."))),
+            headers(("Retry-After" = u32, description = "Seconds. Only where the same can be sent again without counting twice."))),
     )
 )]
 pub(super) async fn post_clicks(
     State(service): State<Service>,
     Params(NoParams): Params<NoParams>,
-    deadline: Extension<Deadline>,
+    Extension(deadline): Extension<Deadline>,
     headers: HeaderMap,
     body: Body,
 ) -> Result<Response, Problem> {
@@ -121,13 +123,77 @@ pub(super) async fn post_clicks(
     if announced.is_some_and(|length: usize| length > max_body) {
         return Err(too_large(max_body));
     }
-    let room = service.limits().room_for_body(announced.unwrap_or(max_body)).await;
-    let body = to_bytes(body, max_body).await.map_err(|error| unread(&error, max_body))?;
-    let work = {
-        let (service, Extension(Deadline(deadline))) = (service.clone(), deadline);
-        move || take_in(&service, format, key.as_deref(), &body, deadline, room)
+    let Some(room) = service.limits().room_for_body(announced.unwrap_or(max_body), deadline.turn_by).await else {
+        return Err(no_turn(&service, "there was no room for its body", None));
     };
-    service.limits().intake(work).await?
+    let body = to_bytes(body, max_body).await.map_err(|error| unread(&error, max_body))?;
+    let turn = service.limits().turn_to_append(deadline.turn_by).await;
+    let work = move || match turn {
+        Some(_turn) => take_in(&service, format, key.as_deref(), &body, deadline.answer_by, room),
+        None => Err(turn_away(&service, format, &body, room)),
+    };
+    on_blocking_thread(work).await?
+}
+
+/// The clicks of a body, before anything is done with them.
+struct Judged<'a> {
+    accepted: Vec<IncomingClick<'a>>,
+    /// With their places in the request.
+    refused: Vec<(usize, Refusal)>,
+}
+
+/// Decodes a body, which has that room.
+fn judge<'a>(
+    service: &Service,
+    format: BodyFormat,
+    body: &'a Bytes,
+    arrived: Timestamp,
+    room: &mut OwnedSemaphorePermit,
+) -> Result<Judged<'a>, Problem> {
+    let parts = format.split(body)?;
+    // Of many tiny clicks more is made than they are long.
+    if !service.limits().grow(room, parts.len() * BYTES_PER_CLICK) {
+        return Err(Problem::new(ProblemKind::Overloaded, "too many clicks are being worked on"));
+    }
+    let topic = service.mill().clicks_topic();
+    let mut judged = Judged { accepted: Vec::with_capacity(parts.len()), refused: Vec::new() };
+    for (index, value) in parts.into_iter().enumerate() {
+        match service.decoder().decode(value, arrived) {
+            Ok(click) if click.ad_id.len() + value.len() > topic.max_record_bytes => {
+                judged.refused.push((index, Refusal::TooLarge));
+            }
+            Ok(click) => {
+                let partition = partition_for_key(click.ad_id.as_bytes(), topic.partitions);
+                judged.accepted.push(IncomingClick { partition, ad_id: click.ad_id, value });
+            }
+            Err(refusal) => judged.refused.push((index, refusal)),
+        }
+    }
+    Ok(judged)
+}
+
+/// What a request is told whose turn to append did not come: nothing of it is stored.
+fn turn_away(service: &Service, format: BodyFormat, body: &Bytes, mut room: OwnedSemaphorePermit) -> Problem {
+    match judge(service, format, body, service.mill().now(), &mut room) {
+        Ok(Judged { accepted, refused }) => {
+            let answer = told_of_each(&refused, &vec![false; accepted.len()], NOT_STORED);
+            no_turn(service, "those before it were not done with theirs", Some(answer))
+        }
+        Err(problem) => problem,
+    }
+}
+
+/// The problem of a request that has waited for its turn in vain. The cause is told where it is known.
+fn no_turn(service: &Service, why: &str, answer: Option<IntakeAnswer>) -> Problem {
+    let (kind, cause) = match service.mill().intake_trouble() {
+        Some(trouble) => (ProblemKind::LogUnavailable, format!(": {trouble}")),
+        None => (ProblemKind::Overloaded, String::new()),
+    };
+    let detail = format!("nothing of the request is stored, its turn did not come in time, for {why}{cause}");
+    match answer {
+        Some(answer) => Problem::not_stored(kind, answer, detail),
+        None => Problem::new(kind, detail),
+    }
 }
 
 /// Decodes, appends, and answers. The body has that room.
@@ -141,24 +207,7 @@ fn take_in(
 ) -> Result<Response, Problem> {
     let (mill, metrics) = (service.mill(), service.metrics());
     let arrived = mill.now();
-    let parts = format.split(body)?;
-    // Of many tiny clicks more is made than they are long.
-    if !service.limits().grow(&mut room, parts.len() * BYTES_PER_CLICK) {
-        return Err(Problem::new(ProblemKind::Overloaded, "too many clicks are being worked on"));
-    }
-    let topic = mill.clicks_topic();
-    let mut accepted = Vec::with_capacity(parts.len());
-    let mut refused: Vec<(usize, Refusal)> = Vec::new();
-    for (index, value) in parts.into_iter().enumerate() {
-        match service.decoder().decode(value, arrived) {
-            Ok(click) if click.ad_id.len() + value.len() > topic.max_record_bytes => refused.push((index, Refusal::TooLarge)),
-            Ok(click) => {
-                let partition = partition_for_key(click.ad_id.as_bytes(), topic.partitions);
-                accepted.push(IncomingClick { partition, ad_id: click.ad_id, value });
-            }
-            Err(refusal) => refused.push((index, refusal)),
-        }
-    }
+    let Judged { accepted, refused } = judge(service, format, body, arrived, &mut room)?;
     let rejected = refused.iter().map(|&(index, refusal)| Rejected { index, reason: refusal.text() }).collect();
     let answer = IntakeAnswer { accepted: accepted.len(), rejected };
     if accepted.is_empty() {
@@ -171,11 +220,17 @@ fn take_in(
     let answer = serde_json::to_vec(&answer).map_err(|error| Problem::new(ProblemKind::Internal, error.to_string()))?;
     match mill.append(&accepted, arrived, deadline, key.map(|key| Idempotency { key, answer: &answer })) {
         Err(AppendError::Partly { durable, reason }) => {
-            let stored = partly_stored(&refused, &durable);
+            let stored = told_of_each(&refused, &durable, UNKNOWN);
             metrics.clicks_accepted(stored.accepted);
             refused.iter().for_each(|&(_, refusal)| metrics.click_rejected(refusal));
             Err(Problem::partly_stored(stored, reason))
         }
+        Err(error @ AppendError::Unavailable(_)) => {
+            let answer = told_of_each(&refused, &vec![false; accepted.len()], NOT_STORED);
+            Err(Problem::not_stored(ProblemKind::LogUnavailable, answer, error.to_string()))
+        }
+        // Whether it can be sent again depends on the key alone.
+        Err(error @ AppendError::OutcomeUnknown(_)) => Err(Problem::from(error).repeatable(key.is_some())),
         Err(error) => Err(error.into()),
         Ok(Appended::Now) => {
             metrics.clicks_accepted(accepted.len());
@@ -186,8 +241,9 @@ fn take_in(
     }
 }
 
-/// The answer where only some of the clicks that were not refused are known to be stored. `durable` is in their order.
-fn partly_stored(refused: &[(usize, Refusal)], durable: &[bool]) -> IntakeAnswer {
+/// The answer where not all of the clicks that were not refused are known to be stored. `durable` is in their order; the others are rejected
+/// for that reason.
+fn told_of_each(refused: &[(usize, Refusal)], durable: &[bool], reason: &'static str) -> IntakeAnswer {
     let accepted = durable.iter().filter(|durable| **durable).count();
     let mut rejected = Vec::new();
     let (mut refused, mut durable) = (refused.iter().peekable(), durable.iter());
@@ -198,7 +254,7 @@ fn partly_stored(refused: &[(usize, Refusal)], durable: &[bool]) -> IntakeAnswer
         }
         match durable.next() {
             Some(true) => {}
-            Some(false) => rejected.push(Rejected { index, reason: UNKNOWN }),
+            Some(false) => rejected.push(Rejected { index, reason }),
             None => break,
         }
     }

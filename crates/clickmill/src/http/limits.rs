@@ -1,20 +1,24 @@
 //! What keeps one instance within its means: requests at once, bodies in memory, threads that block, time.
 
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use axum::extract::{Request, State};
+use axum::http::Method;
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::sync::{AcquireError, OwnedSemaphorePermit, Semaphore};
 
 use millstream::query::Cancellation;
 
 use super::problem::{Problem, ProblemKind};
-use super::{HttpOptions, Service};
+use super::{HttpOptions, IDEMPOTENCY_KEY, Service};
 
 /// How many requests may be appending at once. They share the syncs of the log, so that many are good.
 const APPENDS_AT_ONCE: usize = 128;
+
+/// Which part of its time a request waits for its turn at most: with the rest the brokers can still answer for each click.
+const WAIT_SHARE: u32 = 3;
 
 /// How many requests may rank ads at once: each may hold many of them in memory, and read every row of the period.
 const RANKINGS_AT_ONCE: usize = 2;
@@ -49,9 +53,9 @@ impl Limits {
         }
     }
 
-    /// Waits until a body of that many bytes, at most the largest there may be, fits into memory.
-    pub(super) async fn room_for_body(&self, bytes: usize) -> OwnedSemaphorePermit {
-        self.bodies.clone().acquire_many_owned(kib(bytes)).await.expect(NEVER_CLOSED)
+    /// Waits until a body of that many bytes, at most the largest there may be, fits into memory; none where it does not by then.
+    pub(super) async fn room_for_body(&self, bytes: usize, until: Instant) -> Option<OwnedSemaphorePermit> {
+        granted(self.bodies.clone().acquire_many_owned(kib(bytes)), until).await
     }
 
     /// Lets the room of a body grow to so many bytes, for what is made of it. False where there is not enough now: waiting for more with
@@ -68,9 +72,9 @@ impl Limits {
         }
     }
 
-    /// Runs work that blocks on the log.
-    pub(super) async fn intake<T: Send + 'static>(&self, work: impl FnOnce() -> T + Send + 'static) -> Result<T, Problem> {
-        run_blocking(&self.appends, work).await
+    /// Waits for the turn to append, which is taken until the permit is dropped; none where it does not come by then.
+    pub(super) async fn turn_to_append(&self, until: Instant) -> Option<OwnedSemaphorePermit> {
+        granted(self.appends.clone().acquire_owned(), until).await
     }
 
     /// Runs work that blocks on the state.
@@ -108,6 +112,14 @@ fn kib(bytes: usize) -> u32 {
     u32::try_from(bytes.div_ceil(1024)).unwrap_or(u32::MAX >> 3).max(1)
 }
 
+/// What is acquired, at once or by then.
+async fn granted(
+    permit: impl Future<Output = Result<OwnedSemaphorePermit, AcquireError>>,
+    until: Instant,
+) -> Option<OwnedSemaphorePermit> {
+    tokio::time::timeout_at(until.into(), permit).await.ok().map(|permit| permit.expect(NEVER_CLOSED))
+}
+
 /// Runs work on a thread where it may block, once a permit is free, which it keeps to its end, even where nobody waits any more.
 async fn run_blocking<T: Send + 'static>(
     permits: &Arc<Semaphore>,
@@ -118,17 +130,35 @@ async fn run_blocking<T: Send + 'static>(
         let _permit = permit;
         work()
     };
+    on_blocking_thread(work).await
+}
+
+/// Runs work on a thread where it may block.
+pub(super) async fn on_blocking_thread<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> Result<T, Problem> {
     tokio::task::spawn_blocking(work).await.map_err(|error| Problem::new(ProblemKind::Internal, error.to_string()))
 }
 
-/// When the answer to a request must begin.
+/// The time of a request.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Deadline(pub(super) Instant);
+pub(super) struct Deadline {
+    /// Until when it waits for its turn, where it has to.
+    pub(super) turn_by: Instant,
+    /// When its answer must begin.
+    pub(super) answer_by: Instant,
+}
+
+impl Deadline {
+    fn after(request_timeout: Duration) -> Self {
+        let now = Instant::now();
+        Self { turn_by: now + request_timeout / WAIT_SHARE, answer_by: now + request_timeout }
+    }
+}
 
 /// Refuses requests beyond the number that may run at once, and ends those that take too long.
 pub(super) async fn bound(State(service): State<Service>, mut request: Request, next: Next) -> Response {
     let options = service.options();
-    request.extensions_mut().insert(Deadline(Instant::now() + options.request_timeout));
+    request.extensions_mut().insert(Deadline::after(options.request_timeout));
+    let may_be_repeated = may_be_repeated(&request);
     let Ok(_permit) = service.limits().requests.try_acquire() else {
         let detail = format!("{} requests are being worked on", options.max_concurrent_requests);
         return Problem::new(ProblemKind::Overloaded, detail).into_response();
@@ -137,15 +167,19 @@ pub(super) async fn bound(State(service): State<Service>, mut request: Request, 
         Ok(response) => response,
         Err(_) => {
             let detail = format!("no answer after {:?}; clicks that were sent may still be stored", options.request_timeout);
-            Problem::new(ProblemKind::TimedOut, detail).into_response()
+            Problem::new(ProblemKind::TimedOut, detail).repeatable(may_be_repeated).into_response()
         }
     }
+}
+
+/// Whether the same request can be sent again, whatever has become of it, and nothing is counted twice.
+fn may_be_repeated(request: &Request) -> bool {
+    request.method() != Method::POST || request.headers().contains_key(IDEMPOTENCY_KEY)
 }
 
 #[cfg(test)]
 mod tests {
     use std::sync::mpsc;
-    use std::time::Duration;
 
     use super::*;
 
@@ -180,8 +214,10 @@ mod tests {
     #[tokio::test]
     async fn the_room_of_a_body_grows_as_far_as_there_is_room() {
         let limits = limits();
-        let mut first = limits.room_for_body(40 << 10).await;
-        let mut second = limits.room_for_body(40 << 10).await;
+        let soon = || Instant::now() + Duration::from_millis(10);
+        let mut first = limits.room_for_body(40 << 10, soon()).await.expect("there is room");
+        let mut second = limits.room_for_body(40 << 10, soon()).await.expect("there is room");
+        assert!(limits.room_for_body(40 << 10, soon()).await.is_none(), "for a third there is none");
         assert!(limits.grow(&mut first, 10 << 10), "it has that much");
         assert!(limits.grow(&mut first, 60 << 10));
         assert!(!limits.grow(&mut second, 60 << 10), "the other has the rest");

@@ -45,6 +45,9 @@ pub trait Mill: Send + Sync + 'static {
     /// Whether every task of this instance is restored and running.
     fn readiness(&self) -> Readiness;
 
+    /// What keeps clicks from being stored for now, where something is known to. Does not block.
+    fn intake_trouble(&self) -> Option<String>;
+
     /// All instances and what they hold.
     fn cluster(&self) -> Cluster;
 

@@ -40,6 +40,9 @@ use limits::Limits;
 /// The longest idempotency key, in bytes.
 pub const MAX_IDEMPOTENCY_KEY_BYTES: usize = 128;
 
+/// The header of the idempotency key.
+const IDEMPOTENCY_KEY: &str = "idempotency-key";
+
 /// How many clicks one request may bring. The answer to the worst of bodies stays in bounds with it.
 pub const MAX_CLICKS_PER_REQUEST: usize = 200_000;
 

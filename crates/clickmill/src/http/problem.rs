@@ -114,6 +114,8 @@ pub(super) struct Problem {
     missing: Option<Vec<u32>>,
     not_ready: Option<Box<Readiness>>,
     stored: Option<Box<IntakeAnswer>>,
+    /// Whether sending the same again cannot count twice.
+    repeatable: bool,
 }
 
 /// A problem as it is written.
@@ -141,17 +143,17 @@ pub(super) struct ProblemBody {
     /// With `not-ready`: what keeps clicks from being stored for now.
     #[serde(skip_serializing_if = "Option::is_none")]
     intake_trouble: Option<String>,
-    /// With `outcome-unknown`, where each click is stored by itself: how many certainly are.
+    /// Where it is known of each click of a request: how many are stored for certain.
     #[serde(skip_serializing_if = "Option::is_none")]
     accepted: Option<usize>,
-    /// With `outcome-unknown`: those that are not, or may not be.
+    /// With `accepted`: those that are not stored, or may not be.
     #[serde(skip_serializing_if = "Option::is_none")]
     rejected: Option<Vec<Rejected>>,
 }
 
 impl Problem {
     pub(super) fn new(kind: ProblemKind, detail: impl Into<String>) -> Self {
-        Self { kind, detail: detail.into(), earliest: None, missing: None, not_ready: None, stored: None }
+        Self { kind, detail: detail.into(), earliest: None, missing: None, not_ready: None, stored: None, repeatable: true }
     }
 
     /// The problem of a parameter, by its name.
@@ -182,7 +184,17 @@ impl Problem {
 
     /// Clicks that are stored one by one, not all of which are known to be.
     pub(super) fn partly_stored(stored: IntakeAnswer, reason: impl Into<String>) -> Self {
-        Self { stored: Some(Box::new(stored)), ..Self::new(ProblemKind::OutcomeUnknown, reason) }
+        Self { stored: Some(Box::new(stored)), repeatable: false, ..Self::new(ProblemKind::OutcomeUnknown, reason) }
+    }
+
+    /// Clicks none of which is stored, for certain.
+    pub(super) fn not_stored(kind: ProblemKind, answer: IntakeAnswer, reason: impl Into<String>) -> Self {
+        Self { stored: Some(Box::new(answer)), ..Self::new(kind, reason) }
+    }
+
+    /// The same, of a request that can be sent again without counting twice, or cannot: only then does it say when.
+    pub(super) fn repeatable(self, repeatable: bool) -> Self {
+        Self { repeatable, ..self }
     }
 
     /// The problem that a bare status stands for; none where it is no error.
@@ -239,7 +251,7 @@ impl IntoResponse for Problem {
             _ if status.is_server_error() => tracing::warn!(problem = uri, detail = self.detail, "a request failed"),
             _ => {}
         }
-        let retry_after = self.kind.retry_after();
+        let retry_after = self.kind.retry_after().filter(|_| self.repeatable);
         let (accepted, rejected) = self.stored.map(|stored| (stored.accepted, stored.rejected)).unzip();
         let (tasks, intake_trouble) = self.not_ready.map(|readiness| (readiness.tasks, readiness.intake_trouble)).unzip();
         let body = ProblemBody {

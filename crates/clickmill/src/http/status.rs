@@ -75,8 +75,8 @@ pub struct TaskStatus {
     pub partition: u32,
     /// The offset of the next record to read; null where nothing was read yet.
     pub position: Option<i64>,
-    /// Records of the partition that are not yet processed.
-    pub lag: u64,
+    /// Records of the partition that are not yet processed; null while that is not known, as before the brokers have first answered.
+    pub lag: Option<u64>,
     /// How far the restore of its state has come; null where there is none to do.
     pub restore: Option<RestoreProgress>,
     /// What keeps it from going on for now; null where nothing does.

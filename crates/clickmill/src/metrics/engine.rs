@@ -50,8 +50,8 @@ pub struct PartitionTotals {
     pub topic: String,
     /// The partition.
     pub partition: u32,
-    /// Records not yet processed.
-    pub lag: u64,
+    /// Records not yet processed; none while that is not known.
+    pub lag: Option<u64>,
     /// The largest event time seen there, in epoch milliseconds; none before the first record.
     pub stream_time_ms: Option<i64>,
 }
@@ -101,7 +101,8 @@ impl Collector for EngineCollector {
 
 fn encode_partitions(encoder: &mut DescriptorEncoder<'_>, partitions: &[PartitionTotals]) -> fmt::Result {
     let labels = |p: &PartitionTotals| [(names::TOPIC, p.topic.clone()), (names::PARTITION, p.partition.to_string())];
-    gauges(encoder, names::PARTITION_LAG, partitions.iter().map(|p| (labels(p), p.lag as f64)))?;
+    let lags = partitions.iter().filter_map(|p| Some((labels(p), p.lag? as f64)));
+    gauges(encoder, names::PARTITION_LAG, lags)?;
     let stream_times = partitions.iter().filter_map(|p| Some((labels(p), p.stream_time_ms? as f64 / 1_000.0)));
     gauges(encoder, names::STREAM_TIME, stream_times)
 }

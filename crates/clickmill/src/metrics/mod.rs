@@ -118,7 +118,10 @@ mod tests {
                 counted: 9,
                 late: 2,
                 dead_lettered: vec![("ad_id_missing".into(), 1)],
-                partitions: vec![PartitionTotals { topic: "clicks".into(), partition: 3, lag: 7, stream_time_ms: Some(1_500) }],
+                partitions: vec![
+                    PartitionTotals { topic: "clicks".into(), partition: 3, lag: Some(7), stream_time_ms: Some(1_500) },
+                    PartitionTotals { topic: "clicks".into(), partition: 4, lag: None, stream_time_ms: None },
+                ],
                 replayed: 25,
                 quarantined: vec!["1_2".to_owned()],
                 restores: vec![RestoreTotals { task: "1_3".into(), restored: 40, remaining: 60 }],
@@ -165,6 +168,7 @@ mod tests {
         ] {
             assert!(text.lines().any(|written| written == line), "{line} is not in\n{text}");
         }
+        assert!(!text.contains("partition=\"4\""), "what is not known is absent, not zero:\n{text}");
     }
 
     /// What version 0.0.4 asks for: each metric has one HELP and one TYPE, before its samples, which lie together; a sample's name

@@ -34,7 +34,7 @@ impl<L: ClickLog> EngineMill<L> {
     }
 
     fn task_status(&self, task: runtime::TaskStatus) -> TaskStatus {
-        let lag = self.engine.counts.records_behind(task.input(), task.committed).unwrap_or(0);
+        let lag = self.engine.counts.records_behind(task.input(), task.committed);
         let position = task.committed.map(|offset| offset.0);
         let trouble = task.trouble.clone().or_else(|| self.engine.counts.trouble(task.input()));
         TaskStatus {
@@ -92,7 +92,11 @@ impl<L: ClickLog> Mill for EngineMill<L> {
     }
 
     fn readiness(&self) -> Readiness {
-        Readiness { ready: self.engine.is_ready(), tasks: self.tasks(Role::Active), intake_trouble: self.engine.log.trouble() }
+        Readiness { ready: self.engine.is_ready(), tasks: self.tasks(Role::Active), intake_trouble: self.intake_trouble() }
+    }
+
+    fn intake_trouble(&self) -> Option<String> {
+        self.engine.log.trouble()
     }
 
     fn cluster(&self) -> Cluster {

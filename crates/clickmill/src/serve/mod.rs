@@ -27,6 +27,7 @@ use axum::Router;
 use tokio::net::TcpListener;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::oneshot;
+use tokio::time::Instant;
 
 pub use drain::{Drained, Draining, drain};
 pub(crate) use topology::closed_topic;
@@ -47,6 +48,10 @@ use waiting::Opening;
 
 /// How long requests that are under way may take to end when the service stops.
 const DRAIN_TIME: Duration = Duration::from_secs(10);
+
+/// How long it may take in all from the signal to the end of the process. What is not committed by then, as where brokers do not answer, is
+/// read again by the next start.
+const STOP_TIME: Duration = Duration::from_secs(20);
 
 /// How long what still waits for brokers or disks may take to end where nothing can be lost with it. Then it ends with the process.
 const GRACE: Duration = Duration::from_secs(1);
@@ -95,6 +100,7 @@ async fn serve<L: ClickLog>(config: Config) -> anyhow::Result<()> {
         reason = threads.failure() => Some(reason),
         _ = &mut http => Some("the HTTP server has ended by itself".to_owned()),
     };
+    let stop_by = Instant::now() + STOP_TIME - GRACE;
     telling.abort();
     tokio::spawn(end_at_once_at(signals));
     // Intake first, so that what was accepted is all there is; then what is under way; then a last commit.
@@ -103,7 +109,7 @@ async fn serve<L: ClickLog>(config: Config) -> anyhow::Result<()> {
     if !http.is_finished() && tokio::time::timeout(DRAIN_TIME, http).await.is_err() {
         tracing::warn!("some requests did not end in time and are cut off");
     }
-    match failure.or(stop(threads, &engine).await?) {
+    match failure.or(stop(threads, &engine, stop_by).await?) {
         Some(reason) => Err(anyhow::anyhow!(reason)),
         None => Ok(()),
     }
@@ -128,8 +134,8 @@ async fn open<L: ClickLog>(config: Config, signals: &mut StopSignals) -> anyhow:
 }
 
 /// Lets the threads commit and end, and gives the reason of the first that has failed. Where no task has run yet there is nothing to
-/// commit, and what waits for brokers is not waited for.
-async fn stop<L: ClickLog>(threads: Threads, engine: &Engine<L>) -> anyhow::Result<Option<String>> {
+/// commit, and what waits for brokers is not waited for; what has run is waited for until then.
+async fn stop<L: ClickLog>(threads: Threads, engine: &Engine<L>, stop_by: Instant) -> anyhow::Result<Option<String>> {
     let has_run = engine.has_running_tasks();
     let nothing_to_commit = async {
         tokio::time::sleep(GRACE).await;
@@ -144,6 +150,13 @@ async fn stop<L: ClickLog>(threads: Threads, engine: &Engine<L>) -> anyhow::Resu
         }
         () = nothing_to_commit => {
             tracing::info!("stopped before a task ran");
+            Ok(None)
+        }
+        () = tokio::time::sleep_until(stop_by) => {
+            tracing::warn!(
+                "stopped without a last commit, for brokers or disks have not answered in time: what is not committed is read again \
+                 by the next start"
+            );
             Ok(None)
         }
     }

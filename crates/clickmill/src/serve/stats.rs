@@ -60,7 +60,7 @@ fn partition<L: ClickLog>(engine: &Engine<L>, task: &TaskStatus) -> PartitionTot
     PartitionTotals {
         topic: task.input().topic.to_string(),
         partition: task.input().partition.0,
-        lag: engine.counts.records_behind(task.input(), task.committed).unwrap_or(0),
+        lag: engine.counts.records_behind(task.input(), task.committed),
         stream_time_ms: task.stream_time.map(|time| time.0),
     }
 }

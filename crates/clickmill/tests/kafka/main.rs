@@ -35,12 +35,14 @@ mod local_state;
 mod old_clicks;
 mod open_transaction;
 mod proxy;
+mod restoring;
 mod scenario;
 mod security;
 #[path = "../service/mod.rs"]
 mod service;
 mod size;
 mod starts;
+mod stops;
 mod tally;
 mod topic;
 mod zombie;

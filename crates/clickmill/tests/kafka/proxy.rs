@@ -33,6 +33,8 @@ pub(crate) struct Proxy {
 struct Network {
     broker_port: AtomicU16,
     delay_ms: AtomicU64,
+    /// What a connection carries from the broker to a client in a second; 0 is any amount.
+    answer_bytes_per_second: AtomicU64,
     /// Whatever is sent is swallowed, and no connection ends.
     is_silent: AtomicBool,
     armed: Mutex<Option<Loss>>,
@@ -81,9 +83,23 @@ impl Proxy {
         self.network.delay_ms.store(delay.as_millis() as u64, Ordering::SeqCst);
     }
 
+    /// Lets each connection carry only so many bytes a second from the broker to its client.
+    pub(crate) fn throttle(&self, bytes_per_second: u64) {
+        self.network.answer_bytes_per_second.store(bytes_per_second, Ordering::SeqCst);
+    }
+
     /// Waits for the commit of a transaction, loses it, and is silent from then on.
     pub(crate) fn lose_commit(&self, loss: Loss) {
+        self.arm(loss);
+        self.wait_until_silent();
+    }
+
+    /// Loses the next commit of a transaction, and is silent from then on.
+    pub(crate) fn arm(&self, loss: Loss) {
         *self.network.armed.lock().unwrap() = Some(loss);
+    }
+
+    pub(crate) fn wait_until_silent(&self) {
         let began = Instant::now();
         while !self.network.is_silent.load(Ordering::SeqCst) {
             assert!(began.elapsed() < Duration::from_secs(60), "nobody commits a transaction");
@@ -95,6 +111,7 @@ impl Proxy {
     pub(crate) fn heal(&self) {
         self.network.is_silent.store(false, Ordering::SeqCst);
         self.delay(Duration::ZERO);
+        self.throttle(0);
         self.cut();
     }
 }
@@ -138,6 +155,7 @@ impl Network {
                 return None;
             };
             self.wait();
+            self.wait_for_bandwidth(length);
             if !self.is_silent.load(Ordering::SeqCst) {
                 to.write_all(&buffer[..length]).ok()?;
             }
@@ -148,6 +166,13 @@ impl Network {
         let delay = self.delay_ms.load(Ordering::SeqCst);
         if delay > 0 {
             pause(Duration::from_millis(delay));
+        }
+    }
+
+    fn wait_for_bandwidth(&self, bytes: usize) {
+        let bytes_per_second = self.answer_bytes_per_second.load(Ordering::SeqCst);
+        if let Some(micros) = (bytes as u64 * 1_000_000).checked_div(bytes_per_second) {
+            pause(Duration::from_micros(micros));
         }
     }
 

@@ -119,17 +119,17 @@ impl Service {
         }
     }
 
-    /// Records that are not yet counted, before and behind the shuffle.
+    /// Records that are not yet counted, before and behind the shuffle; none while that is not known.
     pub(crate) fn lag(&self) -> Option<u64> {
         let tasks = self.tasks()?;
-        Some(tasks.iter().map(|task| task["lag"].as_u64().unwrap()).sum())
+        tasks.iter().map(|task| task["lag"].as_u64()).sum()
     }
 
     /// How many records the topic has, as far as the service runs and tells.
     pub(crate) fn records_in(&self, topic: &str) -> Option<u64> {
         let tasks = self.tasks()?;
         let of_topic = tasks.iter().filter(|task| task["topic"] == topic);
-        Some(of_topic.map(|task| task["lag"].as_u64().unwrap() + task["position"].as_u64().unwrap_or(0)).sum())
+        of_topic.map(|task| Some(task["lag"].as_u64()? + task["position"].as_u64().unwrap_or(0))).sum()
     }
 
     fn tasks(&self) -> Option<Vec<Value>> {
@@ -184,6 +184,15 @@ impl Service {
     pub(crate) fn signal(&self, name: &str) {
         let id = self.process.as_ref().unwrap().id().to_string();
         assert!(Command::new("kill").args(["-s", name, &id]).status().unwrap().success());
+    }
+
+    /// The names of the threads that count.
+    pub(crate) fn counting_threads(&self) -> Vec<String> {
+        let threads = fs::read_dir(format!("/proc/{}/task", self.process.as_ref().unwrap().id())).unwrap();
+        // A thread may end meanwhile.
+        let names = threads.filter_map(|thread| fs::read_to_string(thread.ok()?.path().join("comm")).ok());
+        let number = |name: &str| name.strip_prefix("engine-").is_some_and(|rest| rest.parse::<u32>().is_ok());
+        names.map(|name| name.trim_end().to_owned()).filter(|name| number(name)).collect()
     }
 
     /// Waits until so many tasks are quarantined, and gives their reasons. All others run: the instance is ready.

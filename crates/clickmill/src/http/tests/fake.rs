@@ -26,6 +26,8 @@ pub(super) const MAX_RECORD_BYTES: usize = 20_000;
 #[derive(Default)]
 pub(super) struct Faults {
     pub(super) append: Option<AppendError>,
+    /// Appends wait until the sender is gone.
+    pub(super) append_blocks: Option<Mutex<std::sync::mpsc::Receiver<()>>>,
     pub(super) missing: Vec<u32>,
     pub(super) store: Option<StoreErrorKind>,
     pub(super) earliest: Option<Timestamp>,
@@ -158,6 +160,9 @@ impl Mill for FakeMill {
     ) -> Result<Appended, AppendError> {
         assert!(!clicks.is_empty());
         assert_eq!(arrived, NOW);
+        if let Some(receiver) = &self.faults.append_blocks {
+            let _ = receiver.lock().unwrap().recv();
+        }
         if let Some(error) = &self.faults.append {
             return Err(error.clone());
         }
@@ -193,6 +198,10 @@ impl Mill for FakeMill {
         }
     }
 
+    fn intake_trouble(&self) -> Option<String> {
+        self.faults.intake_trouble.clone()
+    }
+
     fn cluster(&self) -> Cluster {
         let instance = Instance {
             id: "i-1".into(),
@@ -224,7 +233,7 @@ fn task(task: &str, state: &str) -> TaskStatus {
         topic: "clicks".into(),
         partition: 0,
         position: Some(5),
-        lag: 2,
+        lag: (state == "running").then_some(2),
         restore,
         trouble: None,
     }

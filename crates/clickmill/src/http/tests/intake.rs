@@ -1,3 +1,5 @@
+use std::sync::{Mutex, mpsc};
+
 use axum::body::Bytes;
 use serde_json::json;
 
@@ -117,7 +119,9 @@ async fn what_cannot_be_written_says_when_to_come_back() {
     let cases = [
         (AppendError::Unavailable("disk".into()), 503, "log-unavailable", "10"),
         (AppendError::ShuttingDown, 503, "shutting-down", "10"),
-        (AppendError::OutcomeUnknown("sync".into()), 503, "outcome-unknown", "1"),
+        // Sent again, it could count twice.
+        (AppendError::OutcomeUnknown("sync".into()), 503, "outcome-unknown", ""),
+        (AppendError::Partly { durable: vec![false], reason: "no answer".into() }, 503, "outcome-unknown", ""),
         (AppendError::Failed("broken".into()), 500, "internal", ""),
     ];
     for (error, status, kind, retry_after) in cases {
@@ -125,4 +129,70 @@ async fn what_cannot_be_written_says_when_to_come_back() {
         reply.problem(status, kind);
         assert_eq!(reply.header("retry-after"), retry_after);
     }
+    let unknown = Faults { append: Some(AppendError::OutcomeUnknown("sync".into())), ..Faults::default() };
+    let reply = Api::failing(unknown).post_with_key(b"k1", r#"{"ad_id":"a"}"#).await;
+    reply.problem(503, "outcome-unknown");
+    assert_eq!(reply.header("retry-after"), "1", "the key makes it safe");
+}
+
+#[tokio::test]
+async fn where_nothing_could_be_written_each_click_is_told() {
+    let faults = Faults { append: Some(AppendError::Unavailable("full".into())), ..Faults::default() };
+    let problem = Api::failing(faults).post(JSON, r#"[{"ad_id":"a"},{}]"#).await.problem(503, "log-unavailable");
+    assert_eq!((&problem["accepted"], &problem["rejected"]), (&json!(0), &not_stored()));
+}
+
+/// Of a click and something that is none.
+fn not_stored() -> Value {
+    json!([{"index": 0, "reason": "not stored"}, {"index": 1, "reason": "ad_id is missing"}])
+}
+
+/// More at once than may append, with a log that answers nobody: the others are told in time, with the cause, and can send again.
+#[tokio::test]
+async fn requests_whose_turn_does_not_come_are_told_of_each_click() {
+    const CLIENTS: usize = 300;
+    const AT_ONCE: usize = 128;
+    let (release, blocked) = mpsc::channel::<()>();
+    let faults = Faults {
+        append_blocks: Some(Mutex::new(blocked)),
+        intake_trouble: Some("NOT_ENOUGH_REPLICAS".to_owned()),
+        ..Faults::default()
+    };
+    let limits = HttpOptions {
+        max_concurrent_requests: CLIENTS,
+        intake_bytes: 64 << 20,
+        request_timeout: Duration::from_secs(9),
+        ..options()
+    };
+    let api = Arc::new(Api::with(FakeMill::failing(faults), limits));
+    let mut requests = tokio::task::JoinSet::new();
+    for _ in 0..CLIENTS {
+        let api = api.clone();
+        requests.spawn(async move { api.post(JSON, r#"[{"ad_id":"a"},{}]"#).await });
+    }
+    for _ in AT_ONCE..CLIENTS {
+        let reply = requests.join_next().await.unwrap().unwrap();
+        let problem = reply.problem(503, "log-unavailable");
+        assert_eq!((&problem["accepted"], &problem["rejected"]), (&json!(0), &not_stored()));
+        assert!(problem["detail"].as_str().unwrap().contains("NOT_ENOUGH_REPLICAS"), "{problem}");
+        assert_eq!(reply.header("retry-after"), "10");
+    }
+    drop(release);
+    while let Some(reply) = requests.join_next().await {
+        reply.unwrap().json(202);
+    }
+    assert_eq!(api.mill.records().len(), AT_ONCE);
+}
+
+#[tokio::test]
+async fn a_request_that_has_timed_out_says_when_to_come_back_only_where_that_cannot_count_twice() {
+    let (_release, blocked) = mpsc::channel::<()>();
+    let faults = Faults { append_blocks: Some(Mutex::new(blocked)), ..Faults::default() };
+    let api = Api::with(FakeMill::failing(faults), HttpOptions { request_timeout: Duration::from_millis(300), ..options() });
+    let reply = api.post(JSON, r#"{"ad_id":"a"}"#).await;
+    reply.problem(503, "timed-out");
+    assert_eq!(reply.header("retry-after"), "");
+    let reply = api.post_with_key(b"k1", r#"{"ad_id":"a"}"#).await;
+    reply.problem(503, "timed-out");
+    assert_eq!(reply.header("retry-after"), "1");
 }

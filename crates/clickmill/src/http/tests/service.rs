@@ -46,6 +46,11 @@ async fn health_readiness_and_cluster() {
         problem["tasks"][1]["restore"],
         json!({"start": 0, "position": 40, "end": 100, "records_per_second": 20, "seconds_left": null})
     );
+    assert_eq!(
+        (&problem["tasks"][0]["lag"], &problem["tasks"][1]["lag"]),
+        (&json!(2), &Value::Null),
+        "what is not known is no zero"
+    );
     assert_eq!(problem["detail"], "tasks not running: 1_0");
     assert_eq!(waiting.get("/healthz").await.status, 200);
 }
