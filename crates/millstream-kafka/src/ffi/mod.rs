@@ -30,6 +30,7 @@ use std::ffi::{CStr, CString, c_char};
 use std::time::Duration;
 
 pub(crate) use admin::{Admin, End, NewTopic};
+pub(crate) use codes::words;
 pub(crate) use committed::committed;
 pub(crate) use failure::Failure;
 pub(crate) use groups::Member;
@@ -44,7 +45,9 @@ pub(crate) use producer::{Deliver, Producer, pass_on};
 pub(crate) use queue::{KeepAlive, Queue};
 pub(crate) use replicas::Replicas;
 pub(crate) use topic::{Consumption, know_partition};
-pub(crate) use transaction::{abort_transaction, begin_transaction, commit_transaction, flush, init_transactions, send_offsets};
+pub(crate) use transaction::{
+    abort_transaction, begin_transaction, commit_transaction, flush, init_transactions, send_offsets, transaction_failure,
+};
 
 /// A timeout as librdkafka takes it. A part of a millisecond is a whole one: a caller that waits for the rest of its time would otherwise
 /// ask again and again without waiting.
