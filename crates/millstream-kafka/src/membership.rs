@@ -7,16 +7,16 @@ use std::time::{Duration, Instant};
 use millstream::broker::{BrokerError, ErrorKind, Fence, MemberEvent, Membership};
 use millstream::record::{Topic, TopicPartition};
 use rdkafka::Offset as NativeOffset;
-use rdkafka::consumer::{BaseConsumer, Consumer as _};
+use rdkafka::consumer::Consumer as _;
 use rdkafka::error::RDKafkaErrorCode as Code;
 
 use crate::config::{KafkaConfig, Role};
 use crate::error::{broker_error, is_of_topic};
-use crate::ffi::{self, Failure, know_partition};
+use crate::ffi::{self, Consumer, Failure, know_partition};
 use crate::partitions::{list_at, number};
 use crate::rebalances::{Rebalance, Rebalances};
 
-type Native = BaseConsumer<Rebalances>;
+type Native = Consumer<Rebalances>;
 
 /// A member of a consumer group. Dropping it leaves the group.
 ///
@@ -48,10 +48,8 @@ struct Revocation {
 impl KafkaMembership {
     pub(crate) fn join(config: &KafkaConfig, group: &str, member: &str, topics: &[Topic]) -> Result<Self, BrokerError> {
         let failed = |failure: Failure| broker_error("joining", &format!("group {group}"), &failure);
-        let client: Native = config
-            .client(Role::Member { group, member })
-            .create_with_context(Rebalances::new(config.connection()))
-            .map_err(|error| failed(error.into()))?;
+        let client = Consumer::new(&config.client(Role::Member { group, member }), Rebalances::new(config.connection()));
+        let client: Native = client.map_err(failed)?;
         let names: Vec<&str> = topics.iter().map(|topic| &**topic).collect();
         client.subscribe(&names).map_err(|error| failed(error.into()))?;
         Ok(Self {
