@@ -317,15 +317,23 @@ mod tests {
         fetcher.start(&from, Offset(0)).expect("started");
         assert_eq!(read_to(&mut fetcher, Offset(1)), ["before"]);
         for round in 1..4 {
+            // Nothing is left in the queue, so that it is known what comes.
+            while !matches!(fetcher.poll(Duration::from_millis(300)).expect("polled"), Fetched::Nothing) {}
             mock.request_errors(RDKafkaApiKey::Fetch, &[RDKafkaRespErr::RD_KAFKA_RESP_ERR_UNKNOWN]);
-            let began = Instant::now();
-            while began.elapsed() < Duration::from_secs(1) {
-                let polled = fetcher.poll(Duration::from_millis(50)).expect("polled");
-                assert!(matches!(polled, Fetched::Nothing), "there is nothing, not {polled:?}");
-            }
+            wait_for_messages(&fetcher, 1);
+            // It is fetched behind the failure, and taken with it.
             let value = format!("after failure {round}");
             write(&intake, &from, &value);
+            wait_for_messages(&fetcher, 2);
             assert_eq!(read_to(&mut fetcher, Offset(1 + round)), [value]);
+        }
+    }
+
+    fn wait_for_messages(fetcher: &KafkaFetcher, count: usize) {
+        let began = Instant::now();
+        while fetcher.queue.length() < count {
+            assert!(began.elapsed() < SOON, "there are {} of {count} messages", fetcher.queue.length());
+            std::thread::park_timeout(Duration::from_millis(10));
         }
     }
 
