@@ -3,6 +3,7 @@
 mod admin_context;
 mod administration;
 mod obstacle;
+mod offsets;
 
 pub use administration::GroupMember;
 pub use obstacle::Obstacle;
@@ -20,7 +21,7 @@ use crate::config::{KafkaConfig, Role};
 use crate::context::Diary;
 use crate::error::{broker_error, kind};
 use crate::fetcher::KafkaFetcher;
-use crate::ffi::{self, Admin, End, Failure, Producer};
+use crate::ffi::{self, Admin, Failure, Producer};
 use crate::intake::KafkaIntake;
 use crate::membership::KafkaMembership;
 use crate::positions::Positions;
@@ -125,24 +126,6 @@ impl KafkaBroker {
         }
     }
 
-    fn offset(&self, partition: &TopicPartition, end: End, isolation: Isolation) -> Result<Offset, BrokerError> {
-        let subject = partition.to_string();
-        self.ask(SHORT_PATIENCE, "looking up the offsets of", &subject, |admin| {
-            admin.offset(partition, end, isolation).map_err(|failure| match failure.code {
-                // It takes the brokers some time to say so of a partition, and none of a topic.
-                _ if kind(&failure) == ErrorKind::Retry && self.is_missing(admin, partition) => {
-                    Failure::of_code(Code::UnknownPartition)
-                }
-                _ => failure,
-            })
-        })
-    }
-
-    fn is_missing(&self, admin: &Admin<'_, AdminContext>, partition: &TopicPartition) -> bool {
-        let described = admin.describe_topic(&partition.topic);
-        described.is_ok_and(|topic| topic.is_none_or(|topic| topic.partitions <= partition.partition.0))
-    }
-
     /// Waits until what was created can be used: the brokers learn of it one after the other.
     fn wait_for_topic(&self, topic: &str, partitions: u32) -> Result<TopicDescription, BrokerError> {
         let began = Instant::now();
@@ -155,17 +138,6 @@ impl KafkaBroker {
                 }
                 _ => std::thread::park_timeout(Duration::from_millis(20)),
             }
-        }
-    }
-
-    /// An unknown partition is answered as an unknown topic.
-    fn unknown(&self, partition: &TopicPartition, error: BrokerError) -> BrokerError {
-        match self.describe_topic(&partition.topic) {
-            Ok(None) => BrokerError::unknown_topic(&partition.topic),
-            Ok(Some(found)) if found.partitions <= partition.partition.0 => {
-                BrokerError::unknown_partition(&partition.topic, partition.partition)
-            }
-            _ => error,
         }
     }
 }
@@ -219,13 +191,7 @@ impl Broker for KafkaBroker {
     }
 
     fn log_range(&self, partition: &TopicPartition, isolation: Isolation) -> Result<LogRange, BrokerError> {
-        let range = || {
-            // The end first: it only rises, and so does the start, so that a start read later may lie behind it, never a gap.
-            let end = self.offset(partition, End::Latest, isolation)?;
-            let start = self.offset(partition, End::Earliest, isolation)?;
-            Ok(LogRange { start, end: end.max(start) })
-        };
-        range().map_err(|error: BrokerError| self.unknown(partition, error))
+        self.range(partition, isolation)
     }
 
     fn log_ranges(&self, partitions: &[TopicPartition], isolation: Isolation) -> Result<Vec<LogRange>, BrokerError> {
@@ -233,7 +199,7 @@ impl Broker for KafkaBroker {
     }
 
     fn log_ends(&self, partitions: &[TopicPartition], isolation: Isolation) -> Result<Vec<Offset>, BrokerError> {
-        self.ends(partitions, End::Latest, isolation).map_err(|error| self.unknown_of(partitions, error))
+        self.latest(partitions, isolation)
     }
 
     fn delete_records(&self, partition: &TopicPartition, before: Offset) -> Result<(), BrokerError> {

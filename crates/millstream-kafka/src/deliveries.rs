@@ -25,7 +25,12 @@ struct Answers {
     delivered: Delivered,
     /// The partition answered for last: the next answer is most likely for it too.
     latest: Option<(TopicPartition, Offset, Offset)>,
-    failure: Option<(TopicPartition, Failure)>,
+    /// The first record that the brokers refused.
+    refused: Option<(TopicPartition, Failure)>,
+    /// The first record that was given up because the transaction had failed before.
+    purged: Option<Failure>,
+    /// Partitions that the coordinator did not take into the transaction, each with its reason in librdkafka's words.
+    not_added: Vec<(TopicPartition, String)>,
 }
 
 impl Deliveries {
@@ -38,9 +43,20 @@ impl Deliveries {
         *lock(&self.answers) = Answers::default();
     }
 
-    /// The first record that was refused, if one was. What was purged because of another comes after it.
-    pub(crate) fn failure(&self) -> Option<(TopicPartition, Failure)> {
-        lock(&self.answers).failure.clone()
+    /// The first record that was refused, if one was.
+    pub(crate) fn refused(&self) -> Option<(TopicPartition, Failure)> {
+        lock(&self.answers).refused.clone()
+    }
+
+    /// The first record that was given up because of something else, if one was: that says nothing of why.
+    pub(crate) fn purged(&self) -> Option<Failure> {
+        lock(&self.answers).purged.clone()
+    }
+
+    /// The first partition that the coordinator did not take into the transaction for that reason, if there is one.
+    pub(crate) fn not_added(&self, code: Code) -> Option<TopicPartition> {
+        let (answers, reason) = (lock(&self.answers), ffi::words(code));
+        answers.not_added.iter().find(|(_, said)| *said == reason).map(|(partition, _)| partition.clone())
     }
 
     /// The offsets of all records.
@@ -74,7 +90,13 @@ impl Answers {
 }
 
 impl ClientContext for Deliveries {
+    /// Which partitions the coordinator did not take into the transaction librdkafka tells by its log alone.
     fn log(&self, level: RDKafkaLogLevel, facility: &str, message: &str) {
+        if facility == "ADDPARTS"
+            && let Some(not_added) = not_added(message)
+        {
+            lock(&self.answers).not_added.push(not_added);
+        }
         self.diary.log(level, facility, message);
     }
 
@@ -99,23 +121,49 @@ impl Deliver for Deliveries {
                 self.diary.answered();
                 answers.delivered(topic, partition, Offset(offset));
             }
+            Err(failure) if matches!(failure.code, Code::PurgeQueue | Code::PurgeInflight) => {
+                answers.purged.get_or_insert(failure);
+            }
             Err(failure) => {
-                if answers.failure.as_ref().is_none_or(|(_, before)| is_purged(before) && !is_purged(&failure)) {
-                    answers.failure = Some((TopicPartition::new(topic, Partition(partition)), failure));
-                }
+                answers.refused.get_or_insert_with(|| (TopicPartition::new(topic, Partition(partition)), failure));
             }
         }
     }
 }
 
-/// Whether a record was given up because of another: that says nothing of why.
-pub(crate) fn is_purged(failure: &Failure) -> bool {
-    matches!(failure.code, Code::PurgeQueue | Code::PurgeInflight)
+/// The partition and the reason in librdkafka's words for a partition that was not taken into a transaction:
+/// `[thrd:…]: …: Failed to add partition "TOPIC" [NUMBER] to transaction: REASON`.
+fn not_added(message: &str) -> Option<(TopicPartition, String)> {
+    let (_, rest) = message.split_once("Failed to add partition \"")?;
+    let (topic, rest) = rest.split_once("\" [")?;
+    let (number, reason) = rest.split_once("] to transaction: ")?;
+    Some((TopicPartition::new(topic, Partition(number.parse().ok()?)), reason.to_owned()))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_partition_that_was_not_taken_into_a_transaction_is_known_by_its_reason() {
+        let deliveries = Deliveries::default();
+        let line = |partition, reason| {
+            let head = "[thrd:TxnCoordinator]: TxnCoordinator/1: Failed to add partition";
+            deliveries.log(
+                RDKafkaLogLevel::Error,
+                "ADDPARTS",
+                &format!("{head} \"a.b-c\" [{partition}] to transaction: {reason}"),
+            );
+        };
+        line(1, "Broker: Operation not attempted");
+        line(2, "Broker: Topic authorization failed");
+        line(3, "Broker: Topic authorization failed");
+        let second = TopicPartition::new("a.b-c", Partition(2));
+        assert_eq!(deliveries.not_added(Code::TopicAuthorizationFailed), Some(second));
+        assert_eq!(deliveries.not_added(Code::UnknownProducerId), None);
+        deliveries.begin();
+        assert_eq!(deliveries.not_added(Code::TopicAuthorizationFailed), None);
+    }
 
     #[test]
     fn offsets_are_collected_by_partition_whatever_their_order() {

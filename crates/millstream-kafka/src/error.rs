@@ -32,7 +32,7 @@ pub(crate) fn kind(failure: &Failure) -> ErrorKind {
         Code::IllegalGeneration | Code::UnknownMemberId | Code::RebalanceInProgress => ErrorKind::AbortTransaction,
         // At first a mistake in the configuration. Once the cluster has answered, one broker's certificate, or its clock, or the place
         // where it looks users up: that passes.
-        code if is_handshake(code) && failure.before_contact => ErrorKind::Stop,
+        code if failure.before_contact && (is_handshake(code) || may_pass(code)) => ErrorKind::Stop,
         code if is_lasting(code) => ErrorKind::Stop,
         // A client that is of no use any more is replaced, and everything begins from what is committed.
         _ if failure.fatal => ErrorKind::Fenced,
@@ -53,8 +53,8 @@ pub(crate) fn is_handshake(code: Code) -> bool {
     )
 }
 
-/// Whether it stays so until a person does something.
-fn is_lasting(code: Code) -> bool {
+/// Whether it concerns a topic and nothing else.
+pub(crate) fn is_of_topic(code: Code) -> bool {
     matches!(
         code,
         Code::UnknownTopicOrPartition
@@ -63,7 +63,20 @@ fn is_lasting(code: Code) -> bool {
             | Code::UnknownTopicId
             | Code::InvalidTopic
             | Code::TopicAuthorizationFailed
-            | Code::GroupAuthorizationFailed
+    )
+}
+
+/// Whether it passes though it looks like a mistake in the configuration: brokers are upgraded one after the other, and the sessions of
+/// members that have died end.
+fn may_pass(code: Code) -> bool {
+    matches!(code, Code::UnsupportedVersion | Code::UnsupportedFeature | Code::GroupMaxSizeReached)
+}
+
+/// Whether it stays so until a person does something.
+fn is_lasting(code: Code) -> bool {
+    let is_of_another_thing = matches!(
+        code,
+        Code::GroupAuthorizationFailed
             | Code::ClusterAuthorizationFailed
             | Code::TransactionalIdAuthorizationFailed
             | Code::MessageSizeTooLarge
@@ -72,8 +85,6 @@ fn is_lasting(code: Code) -> bool {
             | Code::InvalidTimestamp
             | Code::InvalidRecord
             | Code::UnsupportedForMessageFormat
-            | Code::UnsupportedVersion
-            | Code::UnsupportedFeature
             | Code::UnsupportedCompressionType
             | Code::NotImplemented
             | Code::BadCompression
@@ -85,8 +96,8 @@ fn is_lasting(code: Code) -> bool {
             | Code::InvalidPartitions
             | Code::InconsistentGroupProtocol
             | Code::InvalidSessionTimeout
-            | Code::GroupMaxSizeReached
-    )
+    );
+    is_of_another_thing || is_of_topic(code)
 }
 
 /// What a person can do about it. Says nothing of whether it passes by itself.
@@ -117,7 +128,9 @@ pub(crate) fn way_out(code: Code) -> Option<&'static str> {
         Code::InvalidRecord | Code::UnsupportedForMessageFormat => {
             "the topic does not take a record of this form: look at its cleanup.policy, its message.timestamp.type and its message format"
         }
-        Code::UnsupportedVersion | Code::UnsupportedFeature => "the brokers are too old for this: use Apache Kafka 3.6 or newer",
+        Code::UnsupportedVersion | Code::UnsupportedFeature => {
+            "a broker is too old for this: use Apache Kafka 3.6 or newer on all of them"
+        }
         Code::UnsupportedCompressionType | Code::NotImplemented | Code::BadCompression => {
             "records are damaged, or compressed in a way that is not known here: use zstd, lz4, snappy or gzip"
         }
@@ -140,7 +153,9 @@ pub(crate) fn way_out(code: Code) -> Option<&'static str> {
             "members of another kind are in the group: stop them, and wait until their sessions have ended"
         }
         Code::InvalidSessionTimeout => "set session.timeout.ms within the brokers' group.min and group.max.session.timeout.ms",
-        Code::GroupMaxSizeReached => "raise group.max.size of the brokers, or run fewer threads",
+        Code::GroupMaxSizeReached => {
+            "raise group.max.size of the brokers, or run fewer instances; one that was killed counts until its session has ended"
+        }
         _ => return None,
     })
 }
@@ -173,6 +188,20 @@ mod tests {
         }
         // No answer at all may be a cluster that starts.
         assert_eq!(kind(&Failure { before_contact: true, ..failure(Code::OperationTimedOut) }), ErrorKind::Retry);
+    }
+
+    #[test]
+    fn what_passes_when_a_session_ends_or_a_broker_is_upgraded_ends_a_start_and_nothing_else() {
+        for (code, way) in [
+            (Code::GroupMaxSizeReached, "fewer instances"),
+            (Code::UnsupportedVersion, "3.6 or newer"),
+            (Code::UnsupportedFeature, "3.6 or newer"),
+        ] {
+            assert_eq!(kind(&failure(code)), ErrorKind::Retry, "{code:?}");
+            assert_eq!(kind(&Failure { requires_abort: true, ..failure(code) }), ErrorKind::AbortTransaction, "{code:?}");
+            assert_eq!(kind(&Failure { before_contact: true, ..failure(code) }), ErrorKind::Stop, "{code:?}");
+            assert!(broker_error("joining", "group clicks", &failure(code)).to_string().contains(way));
+        }
     }
 
     #[test]

@@ -15,7 +15,7 @@ use rdkafka::error::{KafkaError, RDKafkaErrorCode as Code};
 use crate::batch::KafkaBatch;
 use crate::config::{KafkaConfig, Role};
 use crate::context::Diary;
-use crate::error::{broker_error, reading_error};
+use crate::error::{broker_error, is_of_topic, reading_error};
 use crate::ffi::{self, Admin, Consumption, Failure, Message, Queue};
 use crate::partitions::number;
 
@@ -97,25 +97,29 @@ impl KafkaFetcher {
         Ok(())
     }
 
-    /// Gives up the partitions that the brokers do not have. Where they do not answer now, librdkafka will suspect it again.
+    /// Gives up the partitions that the brokers do not have, and those of topics that this user may not see. Where brokers do not answer
+    /// now, librdkafka will suspect it again.
     fn look_for_missing(&mut self) {
         let topics: BTreeSet<Topic> = self.fetching.keys().map(|partition| partition.topic.clone()).collect();
         for topic in topics {
             let described = Admin::new(self.client.client(), LOOK_TIMEOUT).describe_topic(&topic);
-            let (partitions, code) = match described {
-                Ok(Some(description)) => (description.partitions, Code::UnknownPartition),
-                Ok(None) => (0, Code::UnknownTopic),
-                Err(error) => {
-                    tracing::debug!(%error, topic = &*topic, "it is not known whether the topic is there");
+            let (partitions, failure) = match described {
+                Ok(Some(description)) => (description.partitions, Failure::of_code(Code::UnknownPartition)),
+                Ok(None) => (0, Failure::of_code(Code::UnknownTopic)),
+                Err(failure) if is_of_topic(failure.code) => (0, failure),
+                Err(failure) => {
+                    tracing::debug!(%failure, topic = &*topic, "it is not known whether the topic is there");
                     continue;
                 }
             };
             let is_missing = |partition: &&TopicPartition| partition.topic == topic && partition.partition.0 >= partitions;
             let missing: Vec<_> = self.fetching.keys().filter(is_missing).cloned().collect();
             for partition in missing {
+                let error = broker_error("reading", &partition.to_string(), &failure);
                 // Whether it comes back, and as which topic, is for whoever looks up its position to find out.
-                let message = broker_error("reading", &partition.to_string(), &Failure::of_code(code)).to_string();
-                self.give_up_with(partition, BrokerError::new(ErrorKind::OffsetOutOfRange, message));
+                let is_gone = failure.code != Code::TopicAuthorizationFailed;
+                let kind = if is_gone { ErrorKind::OffsetOutOfRange } else { error.kind() };
+                self.give_up_with(partition, BrokerError::new(kind, error.to_string()));
             }
         }
     }
@@ -123,11 +127,14 @@ impl KafkaFetcher {
     /// Most trouble of the client as a whole passes, and librdkafka tries again by itself.
     fn check_trouble(&self, failure: Failure) -> Result<(), BrokerError> {
         let failure = self.diary().explain(failure);
-        // What concerns one partition comes in the queue.
-        let is_of_topic = matches!(failure.code, Code::UnknownTopicOrPartition | Code::UnknownTopic | Code::UnknownPartition);
+        if is_of_topic(failure.code) {
+            // Most of it comes in the queue, with the partition that it is about. Of the rest it is asked which topic it is.
+            self.client.context().suspicion.store(true, Ordering::Relaxed);
+            return Ok(());
+        }
         let error = broker_error("fetching from", "the cluster", &failure);
         match error.kind() {
-            ErrorKind::Stop | ErrorKind::Fenced if !is_of_topic => Err(error),
+            ErrorKind::Stop | ErrorKind::Fenced => Err(error),
             // The client's context has said it.
             _ => Ok(()),
         }
@@ -310,15 +317,23 @@ mod tests {
         fetcher.start(&from, Offset(0)).expect("started");
         assert_eq!(read_to(&mut fetcher, Offset(1)), ["before"]);
         for round in 1..4 {
+            // Nothing is left in the queue, so that it is known what comes.
+            while !matches!(fetcher.poll(Duration::from_millis(300)).expect("polled"), Fetched::Nothing) {}
             mock.request_errors(RDKafkaApiKey::Fetch, &[RDKafkaRespErr::RD_KAFKA_RESP_ERR_UNKNOWN]);
-            let began = Instant::now();
-            while began.elapsed() < Duration::from_secs(1) {
-                let polled = fetcher.poll(Duration::from_millis(50)).expect("polled");
-                assert!(matches!(polled, Fetched::Nothing), "there is nothing, not {polled:?}");
-            }
+            wait_for_messages(&fetcher, 1);
+            // It is fetched behind the failure, and taken with it.
             let value = format!("after failure {round}");
             write(&intake, &from, &value);
+            wait_for_messages(&fetcher, 2);
             assert_eq!(read_to(&mut fetcher, Offset(1 + round)), [value]);
+        }
+    }
+
+    fn wait_for_messages(fetcher: &KafkaFetcher, count: usize) {
+        let began = Instant::now();
+        while fetcher.queue.length() < count {
+            assert!(began.elapsed() < SOON, "there are {} of {count} messages", fetcher.queue.length());
+            std::thread::park_timeout(Duration::from_millis(10));
         }
     }
 

@@ -7,16 +7,16 @@ use std::time::{Duration, Instant};
 use millstream::broker::{BrokerError, ErrorKind, Fence, MemberEvent, Membership};
 use millstream::record::{Topic, TopicPartition};
 use rdkafka::Offset as NativeOffset;
-use rdkafka::consumer::{BaseConsumer, Consumer as _};
+use rdkafka::consumer::Consumer as _;
 use rdkafka::error::RDKafkaErrorCode as Code;
 
 use crate::config::{KafkaConfig, Role};
-use crate::error::broker_error;
-use crate::ffi::{self, Failure, know_partition};
+use crate::error::{broker_error, is_of_topic};
+use crate::ffi::{self, Consumer, Failure, know_partition};
 use crate::partitions::{list_at, number};
 use crate::rebalances::{Rebalance, Rebalances};
 
-type Native = BaseConsumer<Rebalances>;
+type Native = Consumer<Rebalances>;
 
 /// A member of a consumer group. Dropping it leaves the group.
 ///
@@ -48,10 +48,8 @@ struct Revocation {
 impl KafkaMembership {
     pub(crate) fn join(config: &KafkaConfig, group: &str, member: &str, topics: &[Topic]) -> Result<Self, BrokerError> {
         let failed = |failure: Failure| broker_error("joining", &format!("group {group}"), &failure);
-        let client: Native = config
-            .client(Role::Member { group, member })
-            .create_with_context(Rebalances::new(config.connection()))
-            .map_err(|error| failed(error.into()))?;
+        let client = Consumer::new(&config.client(Role::Member { group, member }), Rebalances::new(config.connection()));
+        let client: Native = client.map_err(failed)?;
         let names: Vec<&str> = topics.iter().map(|topic| &**topic).collect();
         client.subscribe(&names).map_err(|error| failed(error.into()))?;
         Ok(Self {
@@ -71,11 +69,14 @@ impl KafkaMembership {
     }
 
     fn failed(&self, operation: &str, failure: Failure) -> BrokerError {
-        let failure = match &self.client {
+        broker_error(operation, &format!("group {}", self.group), &self.explain(failure))
+    }
+
+    fn explain(&self, failure: Failure) -> Failure {
+        match &self.client {
             Some(client) => client.context().diary.explain(failure),
             None => failure,
-        };
-        broker_error(operation, &format!("group {}", self.group), &failure)
+        }
     }
 
     /// Does what the group asks for next, if it asks for anything.
@@ -209,11 +210,13 @@ impl KafkaMembership {
 
     /// Trouble of the client as a whole. Most of it passes, and librdkafka tries again by itself.
     fn check_trouble(&self, failure: Failure) -> Result<(), BrokerError> {
-        // The topics were there when they were subscribed to: a broker that does not know one yet will learn of it.
-        let may_be_new = matches!(failure.code, Code::UnknownTopicOrPartition | Code::UnknownTopic);
+        let failure = self.explain(failure);
+        // The topics were there, and could be seen, when they were subscribed to. A broker that does not know one yet will learn of it;
+        // for others, and for a right that was withdrawn, the tasks of that topic find out what it is when they look it up.
+        let is_of_topic = is_of_topic(failure.code);
         let error = self.failed("consuming as a member of", failure);
         match error.kind() {
-            ErrorKind::Stop | ErrorKind::Fenced if !may_be_new => Err(error),
+            ErrorKind::Stop | ErrorKind::Fenced if !is_of_topic => Err(error),
             // The client's context has said it.
             _ => Ok(()),
         }
@@ -281,5 +284,62 @@ impl Membership for KafkaMembership {
 impl Drop for KafkaMembership {
     fn drop(&mut self) {
         self.close();
+    }
+}
+
+/// On librdkafka's own mock of a broker.
+#[cfg(test)]
+mod tests {
+    use millstream::record::Partition;
+    use rdkafka::mocking::MockCluster;
+    use rdkafka::types::{RDKafkaApiKey as Api, RDKafkaRespErr};
+
+    use super::*;
+
+    const SOON: Duration = Duration::from_secs(30);
+
+    fn join(mock: &MockCluster<'_, impl rdkafka::ClientContext>) -> KafkaMembership {
+        let quick = [("topic.metadata.refresh.interval.ms", "200"), ("heartbeat.interval.ms", "200")];
+        let quick = quick.map(|(key, value)| (key.to_owned(), value.to_owned()));
+        let config = KafkaConfig::new(mock.bootstrap_servers(), quick).expect("a configuration");
+        // As where a start has asked for the topics.
+        config.connection().answered();
+        KafkaMembership::join(&config, "group", "member", &["clicks".into(), "shuffled".into()]).expect("a member")
+    }
+
+    /// Polls until all of these are assigned, and no others.
+    fn poll_until_assigned(member: &mut KafkaMembership, wanted: &[TopicPartition]) {
+        let (began, wanted) = (Instant::now(), wanted.iter().cloned().collect::<BTreeSet<_>>());
+        while member.told != wanted {
+            assert!(began.elapsed() < SOON, "{:?} are assigned, not {wanted:?}", member.told);
+            if let MemberEvent::Revoked { partitions } = member.poll(Duration::from_millis(100)).expect("it goes on") {
+                member.give_up(&partitions).expect("given up");
+            }
+        }
+    }
+
+    #[test]
+    fn a_member_goes_on_where_one_topic_may_not_be_seen_any_more() {
+        let mock = MockCluster::new(1).expect("a mock");
+        let of = |topic: &str| TopicPartition::new(topic, Partition(0));
+        for topic in ["clicks", "shuffled"] {
+            mock.create_topic(topic, 1, 1).expect("a topic");
+        }
+        let mut member = join(&mock);
+        poll_until_assigned(&mut member, &[of("clicks"), of("shuffled")]);
+        mock.topic_error("shuffled", RDKafkaRespErr::RD_KAFKA_RESP_ERR_TOPIC_AUTHORIZATION_FAILED).expect("withdrawn");
+        poll_until_assigned(&mut member, &[of("clicks")]);
+        mock.topic_error("shuffled", RDKafkaRespErr::RD_KAFKA_RESP_ERR_NO_ERROR).expect("granted again");
+        poll_until_assigned(&mut member, &[of("clicks"), of("shuffled")]);
+    }
+
+    #[test]
+    fn a_group_that_is_full_is_joined_when_a_session_has_ended() {
+        let mock = MockCluster::new(1).expect("a mock");
+        mock.create_topic("clicks", 1, 1).expect("a topic");
+        mock.create_topic("shuffled", 1, 1).expect("a topic");
+        mock.request_errors(Api::JoinGroup, &[RDKafkaRespErr::RD_KAFKA_RESP_ERR_GROUP_MAX_SIZE_REACHED; 2]);
+        let mut member = join(&mock);
+        poll_until_assigned(&mut member, &["clicks", "shuffled"].map(|topic| TopicPartition::new(topic, Partition(0))));
     }
 }

@@ -10,17 +10,17 @@ use millstream::broker::CommittedOffset;
 use millstream::record::TopicPartition;
 use rdkafka::client::ClientContext;
 use rdkafka::config::RDKafkaLogLevel;
-use rdkafka::consumer::{BaseConsumer, Consumer, ConsumerContext};
+use rdkafka::consumer::{Consumer as _, ConsumerContext};
 use rdkafka::error::KafkaError;
 
 use crate::config::{KafkaConfig, Role};
 use crate::context::{Diary, lock};
-use crate::ffi::{self, Failure};
+use crate::ffi::{self, Consumer, Failure};
 
 /// A client for each group that was asked for.
 #[derive(Default)]
 pub(crate) struct Positions {
-    clients: Mutex<BTreeMap<String, Arc<BaseConsumer<PositionsContext>>>>,
+    clients: Mutex<BTreeMap<String, Arc<Consumer<PositionsContext>>>>,
 }
 
 #[derive(Debug)]
@@ -56,14 +56,13 @@ impl Positions {
         answer.inspect(|_| client.context().0.answered()).map_err(|failure| client.context().0.explain(failure))
     }
 
-    fn client(&self, config: &KafkaConfig, group: &str) -> Result<Arc<BaseConsumer<PositionsContext>>, Failure> {
+    fn client(&self, config: &KafkaConfig, group: &str) -> Result<Arc<Consumer<PositionsContext>>, Failure> {
         let mut clients = lock(&self.clients);
         if let Some(client) = clients.get(group) {
             return Ok(client.clone());
         }
         let context = PositionsContext(Diary::new(config.connection()));
-        let client: BaseConsumer<_> = config.client(Role::Positions { group }).create_with_context(context)?;
-        let client = Arc::new(client);
+        let client = Arc::new(Consumer::new(&config.client(Role::Positions { group }), context)?);
         clients.insert(group.to_owned(), client.clone());
         Ok(client)
     }

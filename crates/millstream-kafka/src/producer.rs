@@ -9,7 +9,7 @@ use rdkafka::message::{Header, OwnedHeaders};
 use rdkafka::producer::{BaseRecord, Producer as _};
 
 use crate::config::{KafkaConfig, Role};
-use crate::deliveries::{Deliveries, is_purged};
+use crate::deliveries::Deliveries;
 use crate::error::broker_error;
 use crate::ffi::{self, Failure, Membership, Producer};
 use crate::partitions::{list_of_positions, number};
@@ -64,27 +64,29 @@ impl KafkaProducer {
         Failure::fatal(self.native.client())
     }
 
-    /// What is behind a record that could not be sent: once the broker has refused one, librdkafka takes no other, and says of that one
-    /// nothing.
-    fn cause(&self, to: &TopicPartition, failure: Failure) -> (TopicPartition, Failure) {
-        match (self.fatal(), self.refusal(&failure)) {
-            (Some(fatal), _) => (to.clone(), fatal),
-            (None, Some((partition, refused))) => (partition, refused),
-            (None, None) => (to.clone(), failure),
+    /// Why the transaction was lost that this failure comes of, and whose fault that is where it is one partition's; none where the
+    /// failure comes of nothing else. librdkafka takes nothing more once it has heard that a transaction is lost, and tells why from
+    /// another thread.
+    fn cause(&self, failure: &Failure) -> Option<Cause> {
+        if let Some(fatal) = self.fatal() {
+            return Some(Cause { partition: None, failure: fatal });
         }
-    }
-
-    /// The record that was refused, where one was. librdkafka takes nothing more before it tells of it, from another thread.
-    fn refusal(&self, failure: &Failure) -> Option<(TopicPartition, Failure)> {
-        let began = Instant::now();
+        let (began, context) = (Instant::now(), self.native.context());
         loop {
-            let refused = self.native.context().failure();
-            let is_told = match &refused {
-                Some((_, refused)) => !is_purged(refused),
-                None => failure.code != Code::State,
-            };
-            if is_told || began.elapsed() > TOLD_WITHIN {
-                return refused;
+            if let Some((partition, failure)) = context.refused() {
+                return Some(Cause { partition: Some(partition), failure });
+            }
+            if !is_consequence(failure) {
+                return None;
+            }
+            let lost = ffi::transaction_failure(self.native.client());
+            if let Some(failure) = &lost
+                && let Some(partition) = context.not_added(failure.code)
+            {
+                return Some(Cause { partition: Some(partition), failure: failure.clone() });
+            }
+            if began.elapsed() > TOLD_WITHIN {
+                return lost.map(|failure| Cause { partition: None, failure });
             }
             std::thread::park_timeout(Duration::from_millis(1));
         }
@@ -104,20 +106,50 @@ impl KafkaProducer {
         if let Some(fatal) = self.fatal() {
             return Err(self.failed("committing", &fatal));
         }
-        let (subject, partition, failure) = match (self.native.context().failure(), flushed) {
-            (None, Ok(())) => return Ok(()),
-            (Some((partition, failure)), _) => (partition.to_string(), Some(partition), failure),
-            (None, Err(failure)) => (format!("the topics of transactional id {}", self.id), None, failure),
-        };
-        let error = broker_error("writing to", &subject, &self.native.context().diary.explain(failure));
-        let error = match error.kind() {
+        let context = self.native.context();
+        let refused = context.refused().map(|(_, failure)| failure).or_else(|| context.purged());
+        let Some(failure) = refused.or_else(|| flushed.err()) else { return Ok(()) };
+        let cause = self.cause(&failure).unwrap_or(Cause { partition: None, failure });
+        let error = self.writing_failed(Cause { failure: context.diary.explain(cause.failure), ..cause });
+        Err(match error.kind() {
             ErrorKind::Stop | ErrorKind::Fenced => error,
-            _ => BrokerError::new(ErrorKind::AbortTransaction, error.to_string()),
-        };
-        Err(match partition {
-            Some(partition) => of_partition(error, partition),
-            None => error,
+            _ => of_kind(ErrorKind::AbortTransaction, error),
         })
+    }
+
+    /// The error of the records that were sent.
+    fn writing_failed(&self, Cause { partition, failure }: Cause) -> BrokerError {
+        let Some(partition) = partition else {
+            return broker_error("writing to", &format!("the topics of transactional id {}", self.id), &failure);
+        };
+        let error = broker_error("writing to", &partition.to_string(), &failure);
+        // The whole producer has it.
+        if error.kind() == ErrorKind::Fenced { error } else { error.of_partition(partition) }
+    }
+}
+
+/// Why a transaction was lost.
+struct Cause {
+    /// The partition whose fault it is, where it is that of one.
+    partition: Option<TopicPartition>,
+    failure: Failure,
+}
+
+/// Whether a failure may come of another that is told by another thread: a record was given up, or librdkafka takes nothing more.
+fn is_consequence(failure: &Failure) -> bool {
+    let is_of_member = matches!(
+        failure.code,
+        Code::IllegalGeneration | Code::UnknownMemberId | Code::FencedInstanceId | Code::RebalanceInProgress
+    );
+    matches!(failure.code, Code::State | Code::PurgeQueue | Code::PurgeInflight) || (failure.requires_abort && !is_of_member)
+}
+
+/// The same error, of that kind.
+fn of_kind(kind: ErrorKind, error: BrokerError) -> BrokerError {
+    let same = BrokerError::new(kind, error.to_string());
+    match error.partition() {
+        Some(partition) => same.of_partition(partition.clone()),
+        None => same,
     }
 }
 
@@ -160,14 +192,15 @@ impl TransactionalProducer for KafkaProducer {
                 std::thread::park_timeout(Duration::from_millis(1));
                 continue;
             }
-            let (refused, failure) = self.cause(to, failure);
-            let error = broker_error("writing to", &refused.to_string(), &failure);
-            let error = match error.kind() {
+            let error = self.writing_failed(
+                self.cause(&failure)
+                    .unwrap_or_else(|| Cause { partition: (failure.code != Code::State).then(|| to.clone()), failure }),
+            );
+            return Err(match error.kind() {
                 // What was sent before is in the transaction, so it cannot be said that nothing happened.
-                ErrorKind::Retry => BrokerError::new(ErrorKind::AbortTransaction, error.to_string()),
+                ErrorKind::Retry => of_kind(ErrorKind::AbortTransaction, error),
                 _ => error,
-            };
-            return Err(of_partition(error, refused));
+            });
         }
     }
 
@@ -181,23 +214,17 @@ impl TransactionalProducer for KafkaProducer {
         let list = list_of_positions(offsets)?;
         let sent = self.retry(|left| ffi::send_offsets(self.native.client(), fence, &list, left));
         sent.map_err(|failure| {
-            let (error, partition) = match (self.fatal(), self.refusal(&failure)) {
+            let error = match self.cause(&failure) {
                 // The transaction was lost before.
-                (None, Some((partition, refused))) => {
-                    (broker_error("writing to", &partition.to_string(), &refused), Some(partition))
-                }
-                (fatal, _) => {
-                    let failure = fatal.unwrap_or(failure);
-                    (broker_error("committing positions of", &format!("group {}", fence.group()), &failure), None)
+                Some(cause) if cause.partition.is_some() => self.writing_failed(cause),
+                cause => {
+                    let failure = cause.map_or(failure, |cause| cause.failure);
+                    broker_error("committing positions of", &format!("group {}", fence.group()), &failure)
                 }
             };
-            let error = match error.kind() {
-                ErrorKind::Retry => BrokerError::new(ErrorKind::AbortTransaction, error.to_string()),
+            match error.kind() {
+                ErrorKind::Retry => of_kind(ErrorKind::AbortTransaction, error),
                 _ => error,
-            };
-            match partition {
-                Some(partition) => of_partition(error, partition),
-                None => error,
             }
         })
     }
@@ -226,11 +253,6 @@ impl TransactionalProducer for KafkaProducer {
     }
 }
 
-/// The error of one partition's records, unless the whole producer has it.
-fn of_partition(error: BrokerError, partition: TopicPartition) -> BrokerError {
-    if error.kind() == ErrorKind::Fenced { error } else { error.of_partition(partition) }
-}
-
 /// 0 would be written as the time of writing, which may be years later.
 pub(crate) fn native_timestamp(record: &Record<'_>) -> i64 {
     if record.timestamp.0 == 0 { 1 } else { record.timestamp.0 }
@@ -248,7 +270,49 @@ pub(crate) fn native_headers(headers: &Headers<'_>) -> Option<OwnedHeaders> {
 
 #[cfg(test)]
 mod tests {
+    use millstream::record::{Offset, Partition, Timestamp};
+    use rdkafka::types::RDKafkaApiKey as Api;
+
     use super::*;
+    use crate::ffi::Mock;
+
+    const CLICK: &[u8] = b"click";
+
+    /// A transaction with one record, on a broker that refuses the next request of that kind.
+    fn in_transaction(api: Api, refusal: Code) -> (KafkaProducer, TopicPartition, Mock) {
+        let mock = Mock::start();
+        mock.create_topic("counts");
+        let config = KafkaConfig::new(mock.servers(), []).expect("a configuration");
+        let mut producer = KafkaProducer::init(&config, "application-0").expect("a producer");
+        producer.begin().expect("begun");
+        mock.fail(api, &[refusal as i32]);
+        let counts = TopicPartition::new("counts", Partition(0));
+        producer.send(&counts, &Record::new(None, Some(CLICK), Timestamp(1))).expect("taken");
+        (producer, counts, mock)
+    }
+
+    /// Where the right to write is withdrawn, brokers refuse to take the partition into the transaction: no record is sent at all.
+    #[test]
+    fn a_partition_that_may_not_be_written_to_stops_its_task() {
+        let (mut producer, counts, _mock) = in_transaction(Api::AddPartitionsToTxn, Code::TopicAuthorizationFailed);
+        let error = producer.commit().expect_err("it is refused");
+        assert_eq!((error.kind(), error.partition()), (ErrorKind::Stop, Some(&counts)), "{error}");
+        assert!(error.to_string().contains("writing to counts-0") && error.to_string().contains("kafka-acls"), "{error}");
+        producer.abort().expect("aborted");
+        producer.begin().expect("begun again");
+        producer.send(&counts, &Record::new(None, Some(CLICK), Timestamp(1))).expect("taken");
+        producer.commit().expect("the right is back");
+    }
+
+    #[test]
+    fn records_that_are_given_up_with_a_transaction_are_not_blamed_for_it() {
+        let (mut producer, counts, _mock) = in_transaction(Api::AddOffsetsToTxn, Code::GroupAuthorizationFailed);
+        let fence = Fence::new("group", 1, "member");
+        let position = CommittedOffset { offset: Offset(1), metadata: String::new() };
+        let error = producer.send_offsets(&fence, &[(counts, position)]).expect_err("it is refused");
+        assert_eq!((error.kind(), error.partition()), (ErrorKind::Stop, None), "{error}");
+        assert!(error.to_string().contains("committing positions of group group"), "{error}");
+    }
 
     #[test]
     fn a_commit_that_may_have_happened_has_an_unknown_outcome() {

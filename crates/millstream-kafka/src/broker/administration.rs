@@ -3,14 +3,13 @@
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
-use millstream::broker::{Broker, BrokerError, CommittedOffset, ErrorKind, Isolation, LogRange, TopicSettings};
+use millstream::broker::{Broker, BrokerError, CommittedOffset, ErrorKind, Isolation, TopicSettings};
 use millstream::record::{Offset, Timestamp, TopicPartition};
 use rdkafka::error::RDKafkaErrorCode as Code;
 
 use super::{KafkaBroker, PATIENCE};
 use crate::config::Role;
-use crate::error::broker_error;
-use crate::ffi::{At, End, Failure, NewTopic};
+use crate::ffi::{At, NewTopic};
 use crate::partitions::list_of_positions;
 use crate::settings::{topic_settings, wordings};
 
@@ -135,56 +134,4 @@ impl KafkaBroker {
     pub fn offsets_for_time(&self, partitions: &[TopicPartition], time: Timestamp) -> Result<Vec<Option<Offset>>, BrokerError> {
         self.offsets(partitions, At::Time(time.0), Isolation::ReadCommitted)
     }
-
-    fn offsets(&self, partitions: &[TopicPartition], at: At, isolation: Isolation) -> Result<Vec<Option<Offset>>, BrokerError> {
-        let last = last_of_each_topic(partitions);
-        let subject = last.iter().map(|partition| &*partition.topic).collect::<Vec<_>>().join(", ");
-        self.ask(PATIENCE, "looking up the offsets of", &subject, |admin| {
-            let is_missing = |partition: &&&TopicPartition| {
-                let described = admin.describe_topic(&partition.topic);
-                described.is_ok_and(|topic| topic.is_none_or(|topic| topic.partitions <= partition.partition.0))
-            };
-            // It takes the brokers some time to say so of a partition, and none of a topic.
-            admin.offsets(partitions, at, isolation).map_err(|failure| match last.iter().find(is_missing) {
-                Some(partition) => Failure::new(Code::UnknownPartition, format!("there is no {partition}")),
-                None => failure,
-            })
-        })
-    }
-
-    /// Where logs start and end, by one request for each end.
-    pub(super) fn ranges(&self, partitions: &[TopicPartition], isolation: Isolation) -> Result<Vec<LogRange>, BrokerError> {
-        let both = || -> Result<Vec<LogRange>, BrokerError> {
-            // The ends first, as for one partition.
-            let ends = self.ends(partitions, End::Latest, isolation)?;
-            let starts = self.ends(partitions, End::Earliest, isolation)?;
-            Ok(starts.into_iter().zip(ends).map(|(start, end)| LogRange { start, end: end.max(start) }).collect())
-        };
-        both().map_err(|error| self.unknown_of(partitions, error))
-    }
-
-    /// One end of each log, by one request.
-    pub(super) fn ends(&self, partitions: &[TopicPartition], end: End, isolation: Isolation) -> Result<Vec<Offset>, BrokerError> {
-        let found = self.offsets(partitions, At::End(end), isolation)?;
-        // Not an offset, and no error either: an answer that says nothing.
-        let silence = |partition: &TopicPartition| {
-            broker_error("looking up the offsets of", &partition.to_string(), &Failure::of_code(Code::OperationTimedOut))
-        };
-        partitions.iter().zip(found).map(|(partition, offset)| offset.ok_or_else(|| silence(partition))).collect()
-    }
-
-    /// The error for a partition that there is not, where one of these is none; else the error that it came from.
-    pub(super) fn unknown_of(&self, partitions: &[TopicPartition], error: BrokerError) -> BrokerError {
-        last_of_each_topic(partitions).into_iter().fold(error, |error, last| self.unknown(last, error))
-    }
-}
-
-/// Of each topic the partition with the largest number: where that exists, all do.
-fn last_of_each_topic(partitions: &[TopicPartition]) -> Vec<&TopicPartition> {
-    let mut last: BTreeMap<&str, &TopicPartition> = BTreeMap::new();
-    for partition in partitions {
-        let known = last.entry(&partition.topic).or_insert(partition);
-        *known = (*known).max(partition);
-    }
-    last.into_values().collect()
 }

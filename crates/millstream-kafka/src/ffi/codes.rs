@@ -13,6 +13,7 @@ mod numbers {
 
     unsafe extern "C" {
         pub(in crate::ffi) fn rd_kafka_last_error() -> c_int;
+        pub(in crate::ffi) fn rd_kafka_err2str(number: c_int) -> *const c_char;
         pub(in crate::ffi) fn rd_kafka_error_code(error: *const sys::rd_kafka_error_t) -> c_int;
         pub(in crate::ffi) fn rd_kafka_fatal_error(client: *mut sys::rd_kafka_t, text: *mut c_char, size: usize) -> c_int;
         pub(in crate::ffi) fn rd_kafka_event_error(event: *mut sys::rd_kafka_event_t) -> c_int;
@@ -76,6 +77,12 @@ pub(super) unsafe fn of_partition(element: *const sys::rd_kafka_topic_partition_
 /// What the wrapper calls a code; none where it does not know it.
 pub(super) fn known(number: i32) -> Option<Code> {
     RDKafkaRespErr::try_from(number).ok().map(Code::from)
+}
+
+/// librdkafka's words for a code, as they stand in its log.
+pub(crate) fn words(code: Code) -> String {
+    // SAFETY: the text lives for ever, or until the thread asks for that of a code that librdkafka does not know.
+    unsafe { super::text(rd_kafka_err2str(code as c_int)) }
 }
 
 /// Kafka's names of the codes that librdkafka does not know (Apache Kafka 4.3, `org.apache.kafka.common.protocol.Errors`).

@@ -37,6 +37,17 @@ impl EventQueue {
         NonNull::new(unsafe { sys::rd_kafka_queue_poll(self.0.as_ptr(), millis(max_wait)) }).map(Event)
     }
 
+    pub(super) fn native(&self) -> *mut sys::rd_kafka_queue_t {
+        self.0.as_ptr()
+    }
+
+    /// How many events lie there.
+    #[cfg(test)]
+    pub(super) fn length(&self) -> usize {
+        // SAFETY: the queue lives.
+        unsafe { sys::rd_kafka_queue_length(self.0.as_ptr()) }
+    }
+
     /// Ends the wait for the next event: one that is under way, or else the one that comes.
     pub(super) fn wake(&self) {
         // SAFETY: the queue lives.

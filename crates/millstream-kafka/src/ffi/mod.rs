@@ -1,6 +1,6 @@
 //! What librdkafka offers and its Rust wrapper does not: batches from queues, fetching outside groups, transactions without a
-//! wait of their own, topic ids, offsets by isolation, the generation of a membership, error codes that it does not know, and producers
-//! whose thread sleeps.
+//! wait of their own, topic ids, offsets by isolation, the generation of a membership, error codes that it does not know, consumers
+//! that close without its help, and producers whose thread sleeps.
 //!
 //! All unsafe code of this crate is here. Each type owns what it points to, frees it when dropped, and keeps the client alive that
 //! it came from, so that nothing outside of this module can misuse it.
@@ -9,6 +9,7 @@ mod admin;
 mod codes;
 mod committed;
 mod configs;
+mod consumer;
 mod event;
 mod failure;
 mod groups;
@@ -30,7 +31,9 @@ use std::ffi::{CStr, CString, c_char};
 use std::time::Duration;
 
 pub(crate) use admin::{Admin, End, NewTopic};
+pub(crate) use codes::words;
 pub(crate) use committed::committed;
+pub(crate) use consumer::Consumer;
 pub(crate) use failure::Failure;
 pub(crate) use groups::Member;
 pub(crate) use membership::{Membership, membership};
@@ -44,7 +47,9 @@ pub(crate) use producer::{Deliver, Producer, pass_on};
 pub(crate) use queue::{KeepAlive, Queue};
 pub(crate) use replicas::Replicas;
 pub(crate) use topic::{Consumption, know_partition};
-pub(crate) use transaction::{abort_transaction, begin_transaction, commit_transaction, flush, init_transactions, send_offsets};
+pub(crate) use transaction::{
+    abort_transaction, begin_transaction, commit_transaction, flush, init_transactions, send_offsets, transaction_failure,
+};
 
 /// A timeout as librdkafka takes it. A part of a millisecond is a whole one: a caller that waits for the rest of its time would otherwise
 /// ask again and again without waiting.

@@ -59,6 +59,13 @@ impl Queue {
         native.into_iter().filter_map(|message| unsafe { Message::from_native(message) }).collect()
     }
 
+    /// How many messages lie there.
+    #[cfg(test)]
+    pub(crate) fn length(&self) -> usize {
+        // SAFETY: the queue lives.
+        unsafe { sys::rd_kafka_queue_length(self.native.as_ptr()) }
+    }
+
     pub(super) fn native(&self) -> *mut sys::rd_kafka_queue_t {
         self.native.as_ptr()
     }

@@ -59,3 +59,10 @@ pub(crate) fn commit_transaction<C: ClientContext>(client: &Client<C>, max_wait:
     // SAFETY: the client lives for the call; the error it returns is ours.
     unsafe { Failure::take(sys::rd_kafka_commit_transaction(client.native_ptr(), millis(max_wait))) }
 }
+
+/// Why the transaction that is open can only be aborted, if that is so: the first thing that went wrong with it.
+pub(crate) fn transaction_failure<C: ClientContext>(client: &Client<C>) -> Option<Failure> {
+    // Nothing asks for it but what may not be done then. Another transaction is not begun while one is open, and that is all that a begin
+    // does.
+    begin_transaction(client).err().filter(|failure| failure.requires_abort)
+}

@@ -12,6 +12,7 @@ mod fetching;
 mod measure;
 mod positions;
 mod rebalances;
+mod rights;
 mod support;
 mod three_brokers;
 mod transactions;
