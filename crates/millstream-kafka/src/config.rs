@@ -187,7 +187,9 @@ impl KafkaConfig {
             Role::Positions { group } => client.set("group.id", group),
             Role::Transactional { id } => client.set("transactional.id", id),
             Role::Idempotent { batch_bytes, delivery } => limit_intake(&mut client, batch_bytes, delivery),
-            Role::Fetcher | Role::Reader | Role::Admin => &mut client,
+            // What it asks goes to the controller: one that is gone is to be noticed soon, for commits wait for the answer.
+            Role::Admin => client.set("topic.metadata.refresh.interval.ms", "1000"),
+            Role::Fetcher | Role::Reader => &mut client,
         };
         client
     }
