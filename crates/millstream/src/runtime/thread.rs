@@ -410,6 +410,10 @@ impl<B: Broker> StreamThread<B> {
         match remedy {
             Remedy::Wait => {
                 match error {
+                    // Said when it was suspended; it is tried ten times a second.
+                    TaskError::Store(_) if task.state() == TaskState::Suspended => {
+                        tracing::debug!(task = %id, reason, "the store still cannot take what has committed");
+                    }
                     TaskError::Store(_) => tracing::warn!(task = %id, reason, "a store is out of order for now"),
                     _ => tracing::warn!(task = %id, reason, "the task cannot go on for now"),
                 }
