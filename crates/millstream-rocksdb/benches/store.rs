@@ -47,11 +47,11 @@ impl Bench {
             for ad in 0..ads {
                 batch.put(Space::Rows, &key(window, ad), &value(ad));
                 if ad % 10_000 == 9_999 {
-                    bench.store.write(&batch).unwrap();
+                    bench.store.write_waiting(&batch).unwrap();
                     batch.clear();
                 }
             }
-            bench.store.write(&batch).unwrap();
+            bench.store.write_waiting(&batch).unwrap();
             batch.clear();
         }
         bench.store.flush().unwrap();
@@ -69,7 +69,7 @@ impl Bench {
             batch.put(Space::Rows, key, &value(count + 1));
         }
         batch.put(Space::Meta, b"position", &window.to_be_bytes());
-        self.store.write(batch).unwrap();
+        self.store.write_waiting(batch).unwrap();
     }
 
     fn scan(&self, from: u64, to: u64) -> (u64, u64) {

@@ -14,12 +14,15 @@ const SHARDED_CAPACITY: usize = 128 << 20;
 /// What part of the budget memtables may take before they are flushed.
 const MEMTABLE_SHARE: usize = 4;
 
+/// With what part of the budget in memtables nothing more is written before some are flushed.
+const FULL_SHARE: usize = 2;
+
 /// One block cache and one write-buffer manager for all stores and the embedded broker of a process.
 ///
 /// - The cache gets the budget but for an eighth and 32 MiB (half of it at least): what RocksDB takes without charging it has to
 ///   fit in too. Blocks of data, index and filters live in the cache, and memtables are charged to it: as they grow, blocks go.
-/// - Memtables start to be flushed when they reach a quarter of the budget. A store whose writes outrun its flushes
-///   waits for them once memtables hold half of it.
+/// - Memtables start to be flushed when they reach a quarter of the budget. Where writes outrun flushes, restores wait once memtables hold
+///   three eighths of it, and at half nothing is written.
 /// - The cache is not strict: where everything in it is pinned it takes one block more rather than fail a read. What is pinned is
 ///   the memtables, bounded as above, and one block for each level and iterator.
 ///
@@ -57,9 +60,14 @@ impl MemoryBudget {
         table.set_cache_index_and_filter_blocks_with_high_priority(true);
     }
 
-    /// Whether memtables have outgrown their share twice over, so that whoever writes next has to flush first.
-    pub fn memtables_must_be_flushed(&self) -> bool {
-        self.write_buffers.get_usage() >= 2 * (self.bytes / MEMTABLE_SHARE)
+    /// Whether memtables hold so much that nothing more may be written before some are flushed.
+    pub fn memtables_are_full(&self) -> bool {
+        self.write_buffers.get_usage() >= self.bytes / FULL_SHARE
+    }
+
+    /// Whether memtables hold so much that what can wait has to: the room that is left is for whoever counts.
+    pub fn memtables_are_scarce(&self) -> bool {
+        self.write_buffers.get_usage() >= self.bytes / FULL_SHARE / 4 * 3
     }
 
     /// What is in use now.

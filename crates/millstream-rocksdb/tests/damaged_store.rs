@@ -53,7 +53,7 @@ fn write_batch(store: &dyn StateStore, number: u64) {
         batch.put(Space::Rows, &key.to_be_bytes(), &value.to_be_bytes());
     }
     batch.put(Space::Meta, b"position", &(number + 1).to_be_bytes());
-    store.write(&batch).unwrap();
+    store.write_waiting(&batch).unwrap();
 }
 
 type Rows = BTreeMap<Vec<u8>, Vec<u8>>;

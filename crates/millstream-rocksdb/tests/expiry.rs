@@ -31,13 +31,13 @@ fn write_window(store: &dyn StateStore, window: u64) {
         batch.put(Space::Rows, &[window.to_be_bytes(), row.to_be_bytes()].concat(), &value(window * ROWS + row));
     }
     batch.put(Space::Meta, b"position", &window.to_be_bytes());
-    store.write(&batch).unwrap();
+    store.write_waiting(&batch).unwrap();
 }
 
 fn expire(store: &dyn StateStore, from: u64, to: u64) {
     let mut batch = StoreBatch::new();
     batch.delete_range(Space::Rows, &from.to_be_bytes(), &to.to_be_bytes());
-    store.write(&batch).unwrap();
+    store.write_waiting(&batch).unwrap();
 }
 
 fn rows_between(snapshot: &dyn StoreSnapshot, from: u64, to: u64) -> u64 {
@@ -72,7 +72,7 @@ fn until_files_are_below(provider: &RocksStores, store: &dyn StateStore, bytes: 
         assert!(start.elapsed() < Duration::from_secs(30), "{} bytes are not given back", file_bytes(provider));
         let mut batch = StoreBatch::new();
         batch.put(Space::Meta, b"position", b"next");
-        store.write(&batch).unwrap();
+        store.write_waiting(&batch).unwrap();
         std::thread::park_timeout(Duration::from_millis(5));
     }
 }

@@ -45,11 +45,11 @@ fn write_batch(store: &dyn StateStore, number: u64) {
         batch.put(Space::Rows, &key, &number.to_be_bytes());
     }
     batch.put(Space::Meta, b"position", &(number + 1).to_be_bytes());
-    store.write(&batch).unwrap();
+    store.write_waiting(&batch).unwrap();
     // What is derived from the rows is written after them, apart.
     let mut derived = StoreBatch::new();
     derived.put(Space::Derived, b"of position", &(number + 1).to_be_bytes());
-    store.write(&derived).unwrap();
+    store.write_waiting(&derived).unwrap();
 }
 
 /// The number found in each slot at that position, if it has rows.

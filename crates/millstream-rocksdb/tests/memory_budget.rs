@@ -7,9 +7,10 @@
 
 use std::ops::ControlFlow;
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use millstream::record::Partition;
-use millstream::store::{Space, StateStore, StoreBatch, StoreProvider};
+use millstream::store::{Space, StateStore, StoreBatch, StoreErrorKind, StoreProvider};
 use millstream_rocksdb::memory::MemoryBudget;
 use millstream_rocksdb::state::{RocksDbOptions, RocksStores, StoreStatistics};
 
@@ -50,7 +51,16 @@ fn write(store: &dyn StateStore, number: u64) {
         batch.put(Space::Rows, &key(row), &value(row));
     }
     batch.put(Space::Meta, b"position", &number.to_be_bytes());
-    store.write(&batch).unwrap();
+    // Some as a restore does, some as a thread that counts does: it comes back.
+    if number.is_multiple_of(2) {
+        return store.write_waiting(&batch).unwrap();
+    }
+    let began = Instant::now();
+    while let Err(refused) = store.write(&batch) {
+        assert_eq!(refused.kind(), StoreErrorKind::Retry, "{refused}");
+        assert!(began.elapsed() < Duration::from_secs(60), "{refused}");
+        std::thread::park_timeout(Duration::from_millis(5));
+    }
 }
 
 fn read(store: &dyn StateStore, number: u64) {

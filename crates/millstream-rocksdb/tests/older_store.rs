@@ -11,7 +11,7 @@ use rocksdb::{DB, Options};
 fn put(store: &dyn StateStore, space: Space, key: &[u8]) {
     let mut batch = StoreBatch::new();
     batch.put(space, key, b"value");
-    store.write(&batch).unwrap();
+    store.write_waiting(&batch).unwrap();
     store.flush().unwrap();
 }
 

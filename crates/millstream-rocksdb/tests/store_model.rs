@@ -106,7 +106,7 @@ fn run(provider: &RocksStores, steps: &[Step]) {
         match step {
             Step::Write(changes) => {
                 let batch = batch_of(changes);
-                store.write(&batch).unwrap();
+                store.write_waiting(&batch).unwrap();
                 model.write(&batch).unwrap();
             }
             Step::Flush => store.flush().unwrap(),
@@ -119,7 +119,7 @@ fn run(provider: &RocksStores, steps: &[Step]) {
                 let before = everything(&*snapshot);
                 if let Some(Step::Write(changes)) = rest.next() {
                     let batch = batch_of(changes);
-                    store.write(&batch).unwrap();
+                    store.write_waiting(&batch).unwrap();
                     model.write(&batch).unwrap();
                     store.flush().unwrap();
                 }

@@ -8,6 +8,8 @@
 mod database;
 mod error;
 mod expiry;
+mod flusher;
+mod open_stores;
 mod options;
 mod provider;
 mod reserved;

@@ -8,7 +8,7 @@ use rocksdb::{BlockBasedIndexType, BlockBasedOptions, DBCompressionType, DataBlo
 use super::reserved;
 use crate::memory::MemoryBudget;
 
-/// How many files may wait in level 0 before writes wait for compactions.
+/// How many files may wait in level 0 before writes are refused until compactions have made room.
 pub(super) const LEVEL0_FILES_TO_STOP: u16 = 24;
 
 /// Options of state stores: those that matter for this job with a type and a default, and any RocksDB option by its own name.
@@ -176,7 +176,7 @@ fn set_invariants(options: &mut Options) {
     options.create_missing_column_families(true);
     options.set_atomic_flush(true);
     options.set_paranoid_checks(true);
-    // RocksDB must not wait by itself (see `RocksStore::write`): it stops writes, or lets them pass.
+    // RocksDB must not slow writes down: it refuses them (see `RocksStore::write`), or lets them pass.
     options.set_level_zero_slowdown_writes_trigger(LEVEL0_FILES_TO_STOP.into());
     options.set_level_zero_stop_writes_trigger(LEVEL0_FILES_TO_STOP.into());
     options.set_soft_pending_compaction_bytes_limit(0);
@@ -198,7 +198,7 @@ fn set_one(mut options: Options, name: &str, value: &str) -> Result<Options, Str
     if let Some(reason) = reserved::reason(name) {
         return Err(format!("cannot be set: {reason}"));
     }
-    // With so many files the store waits for a compaction, which has to begin before.
+    // With so many files the store refuses writes until a compaction, which has to begin before.
     if name == "level0_file_num_compaction_trigger"
         && !value.parse().is_ok_and(|files: u16| (1..LEVEL0_FILES_TO_STOP).contains(&files))
     {

@@ -1,9 +1,8 @@
 //! Opening and removing state stores.
 
-use std::collections::BTreeMap;
 use std::fs::DirEntry;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use millstream::record::Partition;
 use millstream::store::{StateStore, StoreError, StoreErrorKind, StoreProvider};
@@ -11,6 +10,8 @@ use rocksdb::{DB, Options};
 
 use super::database::{Database, lock};
 use super::error::{directory_error, store_error};
+use super::flusher::Flusher;
+use super::open_stores::OpenStores;
 use super::options::{InvalidOption, RocksDbConfigSetter, RocksDbOptions, StoreOptions, shared_options};
 use super::statistics::{StoreStatistics, statistics};
 use super::store::{RocksStore, StoreInner};
@@ -24,6 +25,8 @@ pub struct RocksStores {
     setter: Option<Box<dyn RocksDbConfigSetter>>,
     shared: Options,
     open: Arc<OpenStores>,
+    /// Started with the first store; the last of provider and stores ends it.
+    flusher: Mutex<Option<Arc<Flusher>>>,
 }
 
 impl RocksStores {
@@ -34,7 +37,7 @@ impl RocksStores {
     pub fn new(dir: impl Into<PathBuf>, budget: MemoryBudget, options: RocksDbOptions) -> Result<Self, InvalidOption> {
         options.validate()?;
         let (dir, shared, open) = (dir.into(), shared_options(), Arc::default());
-        Ok(Self { dir, budget, options, setter: None, shared, open })
+        Ok(Self { dir, budget, options, setter: None, shared, open, flusher: Mutex::default() })
     }
 
     /// Lets `setter` see and change the options of each store before it opens.
@@ -74,6 +77,17 @@ impl RocksStores {
         Ok(self.dir.join(store).join(partition.to_string()))
     }
 
+    fn flusher(&self) -> Result<Arc<Flusher>, StoreError> {
+        let mut flusher = self.flusher.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(flusher) = &*flusher {
+            return Ok(flusher.clone());
+        }
+        let started = Flusher::start(self.open.clone(), self.budget.clone());
+        let started =
+            started.map_err(|e| StoreError::new(StoreErrorKind::Retry, format!("the thread that flushes stores: {e}")))?;
+        Ok(flusher.insert(Arc::new(started)).clone())
+    }
+
     fn options_of(&self, store: &str) -> Result<StoreOptions, StoreError> {
         let mut options = self.options.clone();
         if let Some(setter) = &self.setter {
@@ -91,10 +105,10 @@ impl StoreProvider for RocksStores {
     fn open(&self, store: &str, partition: Partition) -> Result<Arc<dyn StateStore>, StoreError> {
         let dir = self.path(store, partition)?;
         let database = Database::open(&dir, &self.options_of(store)?)?;
-        let inner = Arc::new(StoreInner::new(database, self.budget.clone()));
-        let name = (store.to_owned(), partition);
-        self.open.lock().insert(name.clone(), Arc::clone(&inner));
-        Ok(Arc::new(RocksStore::new(inner, Registration { name, open: Arc::clone(&self.open) })))
+        let flusher = self.flusher()?;
+        let inner = Arc::new(StoreInner::new(database, self.budget.clone(), flusher.requests().clone()));
+        let registration = OpenStores::register(&self.open, (store.to_owned(), partition), &inner);
+        Ok(Arc::new(RocksStore::new(registration, inner, flusher)))
     }
 
     fn destroy(&self, store: &str, partition: Partition) -> Result<(), StoreError> {
@@ -113,32 +127,5 @@ fn remove_all(dir: &Path) -> std::io::Result<()> {
     match std::fs::remove_dir_all(dir) {
         Err(e) if e.kind() == std::io::ErrorKind::NotFound => Ok(()),
         removed => removed,
-    }
-}
-
-pub(super) type OpenStoresByName = BTreeMap<(String, Partition), Arc<StoreInner>>;
-
-/// The stores that are open now. Whoever reads them holds the lock, so that a store which its owner drops is closed then and
-/// there, and can be opened or removed at once.
-#[derive(Default)]
-pub(super) struct OpenStores {
-    stores: Mutex<OpenStoresByName>,
-}
-
-impl OpenStores {
-    fn lock(&self) -> MutexGuard<'_, OpenStoresByName> {
-        self.stores.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-/// A store's place among the open ones.
-pub(super) struct Registration {
-    name: (String, Partition),
-    open: Arc<OpenStores>,
-}
-
-impl Drop for Registration {
-    fn drop(&mut self) {
-        self.open.lock().remove(&self.name);
     }
 }

@@ -49,10 +49,10 @@ const RESERVED: &[(&[&str], &str)] = &[
         &["no_block_cache", "block_cache", "cache_index_and_filter_blocks", "db_write_buffer_size", "row_cache", "blob_cache"],
         "all stores share one cache and one write-buffer manager: set the memory budget instead",
     ),
-    (&["disable_auto_compactions"], "the store waits for compactions, and would wait for ever"),
+    (&["disable_auto_compactions"], "a store refuses writes until compactions have made room, and would refuse them for ever"),
     (
         &["level0_slowdown_writes_trigger", "level0_stop_writes_trigger", "soft_pending_compaction_bytes_limit"],
-        "the store itself waits for compactions, so that a full disk is reported and does not hang",
+        "a write is refused where it would wait, so that nothing waits with it and a full disk is reported",
     ),
     (
         &["comparator", "prefix_extractor", "merge_operator", "persist_user_defined_timestamps"],

@@ -6,7 +6,7 @@ use rocksdb::Options;
 use rocksdb::properties;
 use rocksdb::statistics::Ticker;
 
-use super::provider::OpenStoresByName;
+use super::open_stores::OpenStoresByName;
 use super::store::StoreInner;
 use crate::memory::{MemoryBudget, MemoryUsage};
 
@@ -69,7 +69,7 @@ pub struct StoreSize {
     pub level0_files: u64,
     /// Whether writes wait for flushes or compactions now.
     pub write_stopped: bool,
-    /// How often a call has waited for flushes or compactions since the store was opened.
+    /// How often a call has waited for flushes or compactions, or was refused because of them, since the store was opened.
     pub stalls: u64,
     /// Flushes and compactions that failed since the store was opened.
     pub background_errors: u64,

@@ -2,37 +2,40 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant};
 
 use millstream::store::{Space, StateStore, StoreBatch, StoreChange, StoreError, StoreErrorKind, StoreSnapshot};
 use rocksdb::{ErrorKind, FlushOptions, ReadOptions, WaitForCompactOptions, WriteBatch, WriteOptions, properties};
 use tracing::warn;
 
 use super::database::{Database, SPACES};
-use super::expiry::{DeletedRange, DeletedRanges, key_before};
+use super::expiry::{DeletedRanges, key_before};
+use super::flusher::{Flusher, Requests};
+use super::open_stores::Registration;
 use super::options::LEVEL0_FILES_TO_STOP;
-use super::provider::Registration;
 use super::snapshot::RocksSnapshot;
 use crate::memory::MemoryBudget;
 
 /// How long a call that has to wait for flushes or compactions waits before it looks again.
-const STALL_CHECK_MICROS: u64 = 100_000;
+const STALL_CHECK: Duration = Duration::from_millis(100);
 
-/// How often it looks before it gives up: half a minute.
-const STALL_CHECKS: u32 = 300;
+/// As [`STALL_CHECK`], where memtables of all stores hold too much: RocksDB tells nobody when it has flushed some.
+const MEMORY_CHECK: Duration = Duration::from_millis(10);
 
-/// Below this, flushing a store's memtable would make a tiny file and free nothing worth having.
-const LEAST_MEMTABLE_TO_FLUSH: u64 = 1 << 20;
+/// How long a restore waits before it gives up.
+const LONGEST_WAIT: Duration = Duration::from_secs(30);
 
 /// A [`StateStore`] on a RocksDB instance of its own, which closes when the store is dropped.
 pub struct RocksStore {
     // Dropped first: nobody else may hold the database when it closes.
     _registration: Registration,
     inner: Arc<StoreInner>,
+    _flusher: Arc<Flusher>,
 }
 
 impl RocksStore {
-    pub(super) fn new(inner: Arc<StoreInner>, registration: Registration) -> Self {
-        Self { _registration: registration, inner }
+    pub(super) fn new(registration: Registration, inner: Arc<StoreInner>, flusher: Arc<Flusher>) -> Self {
+        Self { _registration: registration, inner, _flusher: flusher }
     }
 }
 
@@ -52,20 +55,29 @@ impl StateStore for RocksStore {
     }
 
     fn write(&self, batch: &StoreBatch) -> Result<(), StoreError> {
-        if batch.is_empty() {
-            return Ok(());
+        match self.inner.write(batch, Writer::Counting)? {
+            None => Ok(()),
+            Some(stall) => Err(self.inner.stalled(stall)),
         }
-        self.inner.keep_memory_bound()?;
-        self.inner.forget_ranges_written_to(batch);
-        self.inner.write_or_report(batch)?;
-        self.inner.note_deleted_ranges(batch);
-        self.inner.drop_deleted_files();
+    }
+
+    fn write_waiting(&self, batch: &StoreBatch) -> Result<(), StoreError> {
+        let began = Instant::now();
+        while let Some(stall) = self.inner.write(batch, Writer::Restoring)? {
+            if began.elapsed() >= LONGEST_WAIT {
+                return Err(self.inner.stalled(stall));
+            }
+            self.inner.wait_out(stall)?;
+        }
         Ok(())
     }
 
     fn flush(&self) -> Result<(), StoreError> {
         self.inner.flush()?;
-        self.inner.drop_deleted_files();
+        if let Err(e) = self.inner.drop_deleted_files() {
+            // Nothing that can be read has changed.
+            warn!(error = %e, "the room of deleted rows is given back later");
+        }
         Ok(())
     }
 
@@ -74,50 +86,83 @@ impl StateStore for RocksStore {
     }
 }
 
-/// What a store is made of, shared with the statistics of its provider.
+/// Who writes to a store.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Writer {
+    Counting,
+    /// Leaves some of the room in memtables to those who count.
+    Restoring,
+}
+
+/// Why a write would have to wait.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Stall {
+    /// The memtables of all stores hold too much.
+    Memory,
+    /// This store's flushes or compactions do not keep up.
+    Stopped,
+    /// Files that the rows would get into are being dropped.
+    Dropping,
+}
+
+/// What a store is made of, shared with the statistics of its provider and with the flusher.
 pub(super) struct StoreInner {
     pub(super) database: Database,
     budget: MemoryBudget,
+    requests: Arc<Requests>,
     write_options: WriteOptions,
     deleted_ranges: DeletedRanges,
-    /// The sequence number up to which a flush was asked for.
-    flush_requested: AtomicU64,
-    /// The sequence number up to which everything is in files.
+    /// The sequence number up to which everything is in files, as far as was flushed here.
     flushed_through: AtomicU64,
     stalls: AtomicU64,
 }
 
 impl StoreInner {
-    pub(super) fn new(database: Database, budget: MemoryBudget) -> Self {
+    pub(super) fn new(database: Database, budget: MemoryBudget, requests: Arc<Requests>) -> Self {
         let mut write_options = WriteOptions::default();
         write_options.disable_wal(true);
-        // RocksDB would wait for a flush that a full disk keeps from ending. The store waits instead, and sees why.
+        // RocksDB would wait, for a flush that a full disk keeps from ending too.
         write_options.set_no_slowdown(true);
-        Self {
-            database,
-            budget,
-            write_options,
-            deleted_ranges: DeletedRanges::default(),
-            flush_requested: AtomicU64::new(0),
-            flushed_through: AtomicU64::new(0),
-            stalls: AtomicU64::new(0),
-        }
+        let (flushed_through, stalls) = Default::default();
+        Self { database, budget, requests, write_options, deleted_ranges: DeletedRanges::default(), flushed_through, stalls }
     }
 
-    /// How often a call had to wait for flushes or compactions.
+    /// How often a call had to wait for flushes or compactions, or was refused because of them.
     pub(super) fn stalls(&self) -> u64 {
         self.stalls.load(Ordering::Relaxed)
     }
 
-    fn write_or_report(&self, batch: &StoreBatch) -> Result<(), StoreError> {
-        for _ in 0..STALL_CHECKS {
-            match self.database.rocksdb().write_opt(self.encode(batch)?, &self.write_options) {
-                Ok(()) => return Ok(()),
-                Err(stalled) if stalled.kind() == ErrorKind::Incomplete => self.wait_for_background_work()?,
-                Err(e) => return Err(self.database.error("write", &e)),
-            }
+    /// Writes without waiting for anything. Gives why it would have to wait, if it would: then nothing was written.
+    fn write(&self, batch: &StoreBatch, writer: Writer) -> Result<Option<Stall>, StoreError> {
+        if batch.is_empty() {
+            return Ok(None);
         }
-        Err(self.stalled())
+        if self.has_to_leave_room(writer)? {
+            self.requests.ask_for_memory();
+            return self.stall(Stall::Memory);
+        }
+        if !self.deleted_ranges.make_way_for(batch) {
+            return self.stall(Stall::Dropping);
+        }
+        match self.database.rocksdb().write_opt(self.encode(batch)?, &self.write_options) {
+            Ok(()) => {}
+            Err(stopped) if stopped.kind() == ErrorKind::Incomplete => return self.stall(Stall::Stopped),
+            Err(e) => return Err(self.database.error("write", &e)),
+        }
+        if self.deleted_ranges.note(batch, self.database.rocksdb().latest_sequence_number()) {
+            self.requests.ask_for_expiry();
+        }
+        Ok(None)
+    }
+
+    /// Whether all stores together hold so much in memtables that this one may not write.
+    fn has_to_leave_room(&self, writer: Writer) -> Result<bool, StoreError> {
+        let is_short = match writer {
+            Writer::Counting => self.budget.memtables_are_full(),
+            Writer::Restoring => self.budget.memtables_are_scarce(),
+        };
+        // A store that has nothing in memory always may: where the others are empty as well, nobody can make room.
+        Ok(is_short && !self.has_empty_memtables()?)
     }
 
     fn encode(&self, batch: &StoreBatch) -> Result<WriteBatch, StoreError> {
@@ -135,33 +180,72 @@ impl StoreInner {
         Ok(encoded)
     }
 
-    /// Flushes this store where all stores together hold too much in memtables.
-    fn keep_memory_bound(&self) -> Result<(), StoreError> {
-        if !self.budget.memtables_must_be_flushed() {
-            return Ok(());
-        }
-        if self.database.property_of_all(properties::CUR_SIZE_ALL_MEM_TABLES)? < LEAST_MEMTABLE_TO_FLUSH {
-            return Ok(());
-        }
+    /// A stall, unless it has a cause that RocksDB can tell, as a full disk.
+    fn stall(&self, stall: Stall) -> Result<Option<Stall>, StoreError> {
         self.stalls.fetch_add(1, Ordering::Relaxed);
-        self.flush()
+        self.wait_for_background_work(Duration::from_micros(1))?;
+        Ok(Some(stall))
     }
 
+    fn stalled(&self, stall: Stall) -> StoreError {
+        let reason = match stall {
+            Stall::Memory => "memtables hold as much as they may, flushes do not keep up",
+            Stall::Stopped => "flushes and compactions do not keep up",
+            Stall::Dropping => "files of the rows that it writes are being dropped",
+        };
+        StoreError::new(StoreErrorKind::Retry, format!("store in {}: cannot write now: {reason}", self.database.dir().display()))
+    }
+
+    fn wait_out(&self, stall: Stall) -> Result<(), StoreError> {
+        match stall {
+            Stall::Stopped => {
+                self.wait_for_background_work(STALL_CHECK)?;
+                // It is over at once where nothing is under way yet.
+                self.requests.wait_for_flush(Duration::from_millis(1));
+                Ok(())
+            }
+            Stall::Memory | Stall::Dropping => {
+                self.requests.wait_for_flush(MEMORY_CHECK);
+                Ok(())
+            }
+        }
+    }
+
+    /// Waits until flushes and compactions are done, a short while at most.
+    fn wait_for_background_work(&self, most: Duration) -> Result<(), StoreError> {
+        let mut options = WaitForCompactOptions::default();
+        options.set_timeout(most.as_micros() as u64);
+        match self.database.rocksdb().wait_for_compact(&options) {
+            Err(e) if e.kind() != ErrorKind::TimedOut => Err(self.database.error("flush or compact", &e)),
+            _ => Ok(()),
+        }
+    }
+
+    /// Flushes, and waits for what has to come before.
     fn flush(&self) -> Result<(), StoreError> {
         self.refuse_while_stopped()?;
         self.wait_for_room_in_level0()?;
-        let sequence = self.database.rocksdb().latest_sequence_number();
-        self.flush_families(&FlushOptions::default())?;
-        self.flush_requested.fetch_max(sequence, Ordering::AcqRel);
-        self.flushed_through.fetch_max(sequence, Ordering::AcqRel);
-        Ok(())
+        self.flush_families()
     }
 
-    fn flush_families(&self, options: &FlushOptions) -> Result<(), StoreError> {
+    /// Flushes if that has to wait for nothing but the disk, and says whether it did.
+    pub(super) fn flush_if_free(&self) -> Result<bool, StoreError> {
+        self.refuse_while_stopped()?;
+        let is_free = self.database.property_of_all(properties::NUM_IMMUTABLE_MEM_TABLE)? == 0 && self.has_room_in_level0()?;
+        if is_free {
+            self.flush_families()?;
+        }
+        Ok(is_free)
+    }
+
+    fn flush_families(&self) -> Result<(), StoreError> {
+        let sequence = self.database.rocksdb().latest_sequence_number();
         // All of them, or what is derived could be on disk without the rows that it was made of.
         let [rows, meta, derived] = SPACES.map(|space| self.database.family(space));
-        let flushed = self.database.rocksdb().flush_cfs_opt(&[&rows?, &meta?, &derived?], options);
-        flushed.map_err(|e| self.database.error("flush", &e))
+        let flushed = self.database.rocksdb().flush_cfs_opt(&[&rows?, &meta?, &derived?], &FlushOptions::default());
+        flushed.map_err(|e| self.database.error("flush", &e))?;
+        self.flushed_through.fetch_max(sequence, Ordering::AcqRel);
+        Ok(())
     }
 
     /// After a flush that failed, RocksDB goes on by itself: it tries again until there is room. A flush asked for meanwhile fails
@@ -175,96 +259,57 @@ impl StoreInner {
 
     /// A flush that would stop writes waits for compactions, and on a full disk for ever.
     fn wait_for_room_in_level0(&self) -> Result<(), StoreError> {
-        for _ in 0..STALL_CHECKS {
-            let files = SPACES.into_iter().map(|space| self.database.level0_files(space)).collect::<Result<Vec<_>, _>>()?;
-            if files.into_iter().all(|files| files + 1 < LEVEL0_FILES_TO_STOP) {
-                return Ok(());
+        let began = Instant::now();
+        while !self.has_room_in_level0()? {
+            if began.elapsed() >= LONGEST_WAIT {
+                return Err(self.stalled(Stall::Stopped));
             }
-            self.wait_for_background_work()?;
+            self.stalls.fetch_add(1, Ordering::Relaxed);
+            self.wait_for_background_work(STALL_CHECK)?;
         }
-        Err(self.stalled())
+        Ok(())
     }
 
-    /// Waits until flushes and compactions are done, a short while at most.
-    fn wait_for_background_work(&self) -> Result<(), StoreError> {
-        self.stalls.fetch_add(1, Ordering::Relaxed);
-        let mut options = WaitForCompactOptions::default();
-        options.set_timeout(STALL_CHECK_MICROS);
-        match self.database.rocksdb().wait_for_compact(&options) {
-            Err(e) if e.kind() != ErrorKind::TimedOut => Err(self.database.error("flush or compact", &e)),
-            _ => Ok(()),
+    fn has_room_in_level0(&self) -> Result<bool, StoreError> {
+        let files = SPACES.into_iter().map(|space| self.database.level0_files(space)).collect::<Result<Vec<_>, _>>()?;
+        Ok(files.into_iter().all(|files| files + 1 < LEVEL0_FILES_TO_STOP))
+    }
+
+    /// Bytes that a flush would free; none where it has nothing to write. An empty memtable takes memory too.
+    pub(super) fn flushable_bytes(&self) -> Result<Option<u64>, StoreError> {
+        if self.database.property_of_all(properties::NUM_ENTRIES_ACTIVE_MEM_TABLE)? == 0 {
+            return Ok(None);
         }
+        self.database.property_of_all(properties::CUR_SIZE_ACTIVE_MEM_TABLE).map(Some)
     }
 
-    fn stalled(&self) -> StoreError {
-        let message = format!("store in {}: flushes and compactions do not keep up", self.database.dir().display());
-        StoreError::new(StoreErrorKind::Retry, message)
+    fn has_empty_memtables(&self) -> Result<bool, StoreError> {
+        let is_being_flushed = self.database.property_of_all(properties::NUM_IMMUTABLE_MEM_TABLE)? > 0;
+        Ok(!is_being_flushed && self.flushable_bytes()?.is_none())
     }
 
-    /// A file of a deleted range may hold rows that were written after the deletion.
-    fn forget_ranges_written_to(&self, batch: &StoreBatch) {
+    /// Whether there are ranges whose files are still to be dropped.
+    pub(super) fn has_deleted_ranges(&self) -> bool {
+        !self.deleted_ranges.is_empty()
+    }
+
+    /// Whether a crash could lose a deletion whose files are to be dropped.
+    pub(super) fn deletions_are_unflushed(&self) -> bool {
+        self.deleted_ranges.newest() > self.flushed_through.load(Ordering::Acquire)
+    }
+
+    /// Drops the files of deleted ranges as far as that can be done now.
+    pub(super) fn drop_deleted_files(&self) -> Result<(), StoreError> {
         if self.deleted_ranges.is_empty() {
-            return;
+            return Ok(());
         }
-        for change in batch.iter() {
-            if let StoreChange::Put(Space::Rows, key, _) = change {
-                self.deleted_ranges.forget(key);
-            }
-        }
-    }
-
-    fn note_deleted_ranges(&self, batch: &StoreBatch) {
-        let sequence = self.database.rocksdb().latest_sequence_number();
-        let mut noted = false;
-        for change in batch.iter() {
-            match change {
-                StoreChange::DeleteRange(Space::Rows, from, to) => {
-                    self.deleted_ranges.add(DeletedRange { from: from.to_vec(), to: to.to_vec(), sequence });
-                    noted = true;
-                }
-                StoreChange::Put(Space::Rows, key, _) if noted => self.deleted_ranges.forget(key),
-                _ => {}
-            }
-        }
-    }
-
-    /// Drops the files of deleted ranges as far as that can be done now. A failure changes nothing that can be read, so it is
-    /// tried again after the next write or flush.
-    fn drop_deleted_files(&self) {
-        if self.deleted_ranges.is_empty() {
-            return;
-        }
-        if let Err(e) = self.try_drop_deleted_files() {
-            warn!(error = %e, "the room of deleted rows is given back later");
-        }
-    }
-
-    fn try_drop_deleted_files(&self) -> Result<(), StoreError> {
-        self.flush_tombstones_in_background()?;
         let oldest_snapshot = self.database.property(Space::Rows, c"rocksdb.oldest-snapshot-sequence")?;
         let oldest_snapshot = (oldest_snapshot > 0).then_some(oldest_snapshot);
         let rows = self.database.family(Space::Rows)?;
-        for range in self.deleted_ranges.take(self.flushed_through.load(Ordering::Acquire), oldest_snapshot) {
-            let Some(last) = key_before(&range.to).filter(|last| *last >= range.from) else { continue };
+        self.deleted_ranges.drop_files(self.flushed_through.load(Ordering::Acquire), oldest_snapshot, |range| {
+            let Some(last) = key_before(&range.to).filter(|last| *last >= range.from) else { return Ok(()) };
             let dropped = self.database.rocksdb().delete_file_in_range_cf(rows, &range.from, &last);
-            dropped.map_err(|e| self.database.error("drop files", &e))?;
-        }
-        Ok(())
-    }
-
-    fn flush_tombstones_in_background(&self) -> Result<(), StoreError> {
-        let newest = self.deleted_ranges.newest();
-        if newest > self.flush_requested.load(Ordering::Acquire) {
-            self.refuse_while_stopped()?;
-            let sequence = self.database.rocksdb().latest_sequence_number();
-            let mut options = FlushOptions::default();
-            options.set_wait(false);
-            self.flush_families(&options)?;
-            self.flush_requested.fetch_max(sequence, Ordering::AcqRel);
-        }
-        if self.database.property_of_all(properties::NUM_IMMUTABLE_MEM_TABLE)? == 0 {
-            self.flushed_through.fetch_max(self.flush_requested.load(Ordering::Acquire), Ordering::AcqRel);
-        }
-        Ok(())
+            dropped.map_err(|e| self.database.error("drop files", &e))
+        })
     }
 }

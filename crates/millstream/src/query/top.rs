@@ -304,7 +304,7 @@ mod tests {
                 change.rows += 1;
                 change.weight += count;
             }
-            store.apply(&mut batch, &BTreeMap::from([(start, change)]), Offset(1), None).unwrap();
+            store.apply(&mut batch, &BTreeMap::from([(start, change)]), Offset(1), Offset(1)).unwrap();
             if let Some(longest) = longest {
                 store.rank(start, candidates, *longest).unwrap();
             }

@@ -196,7 +196,7 @@ impl<B: Broker> Replica<B> {
             change.weight += after - before;
             change.first_offset = Some(change.first_offset.map_or(record.offset, |first| first.min(record.offset)));
         }
-        self.store.apply(&mut batch, &changes, position, None)?;
+        self.store.restore(&mut batch, &changes, position)?;
         Ok(())
     }
 

@@ -34,10 +34,22 @@ pub trait StateStore: Send + Sync + 'static {
     /// The values of those rows, in the order asked. The keys come in ascending order.
     fn multi_get(&self, keys: &[&[u8]]) -> Result<Vec<Option<Vec<u8>>>, StoreError>;
 
-    /// Applies the batch: all of it, or on an error nothing.
+    /// Applies the batch: all of it, or on an error nothing. Waits for nothing: a thread that counts calls it.
+    ///
+    /// # Errors
+    /// [`StoreErrorKind::Retry`] where it would have to wait.
     fn write(&self, batch: &StoreBatch) -> Result<(), StoreError>;
 
-    /// Makes everything written so far survive a crash of the machine.
+    /// As [`StateStore::write`], and waits for room, as a restore does, which is faster than what a store can put on its disk. By default
+    /// the same, for stores that always have room.
+    ///
+    /// # Errors
+    /// [`StoreErrorKind::Retry`] where it waited in vain.
+    fn write_waiting(&self, batch: &StoreBatch) -> Result<(), StoreError> {
+        self.write(batch)
+    }
+
+    /// Makes everything written so far survive a crash of the machine. Waits for the disk.
     fn flush(&self) -> Result<(), StoreError>;
 
     /// A view of the store as it is now.

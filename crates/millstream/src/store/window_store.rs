@@ -138,7 +138,7 @@ impl WindowStore {
         if self.input_topic.is_some() {
             batch.delete(Space::Meta, INPUT);
         }
-        self.store.write(&batch)?;
+        self.store.write_waiting(&batch)?;
         self.input = self.input.filter(|_| self.input_topic.is_none());
         self.input_topic = Some(topic.to_vec());
         Ok(())
@@ -159,17 +159,38 @@ impl WindowStore {
         let mut batch = StoreBatch::new();
         batch.put(Space::Meta, IDENTITY, &bytes);
         batch.put(Space::Meta, POSITION, &position.0.to_be_bytes());
-        self.store.write(&batch)?;
+        self.store.write_waiting(&batch)?;
         self.identity = Some(identity.clone());
         self.position = Some(position);
         Ok(())
     }
 
     /// Applies changed rows, which `batch` holds already, with what they do to the windows, the position they lead to, and that of the
-    /// task's input where they were committed with one here.
+    /// task's input that was committed with them here.
     /// All or nothing: after an error the store is as it was and `batch` can be given again.
     pub(crate) fn apply(
         &mut self,
+        batch: &mut StoreBatch,
+        changes: &BTreeMap<Timestamp, WindowChange>,
+        position: Offset,
+        input: Offset,
+    ) -> Result<(), StoreError> {
+        self.apply_by(|store, batch| store.write(batch), batch, changes, position, Some(input))
+    }
+
+    /// As [`WindowStore::apply`], for what was read from the changelog: waits for room.
+    pub(crate) fn restore(
+        &mut self,
+        batch: &mut StoreBatch,
+        changes: &BTreeMap<Timestamp, WindowChange>,
+        position: Offset,
+    ) -> Result<(), StoreError> {
+        self.apply_by(|store, batch| store.write_waiting(batch), batch, changes, position, None)
+    }
+
+    fn apply_by(
+        &mut self,
+        write: impl FnOnce(&dyn StateStore, &StoreBatch) -> Result<(), StoreError>,
         batch: &mut StoreBatch,
         changes: &BTreeMap<Timestamp, WindowChange>,
         position: Offset,
@@ -186,7 +207,7 @@ impl WindowStore {
         if let Some(input) = input {
             batch.put(Space::Meta, INPUT, &input.0.to_be_bytes());
         }
-        if let Err(error) = self.store.write(batch) {
+        if let Err(error) = write(&*self.store, batch) {
             batch.truncate(mark);
             return Err(error);
         }
@@ -344,8 +365,8 @@ mod tests {
             batch.put(Space::Rows, &row::key(Timestamp(start), key), b"row");
         }
         let changes = BTreeMap::from([(Timestamp(0), change(1, 5, 3)), (Timestamp(10), change(2, 7, 4))]);
-        store.apply(&mut batch, &changes, Offset(9), Some(Offset(77))).unwrap();
-        store.apply(&mut batch, &BTreeMap::from([(Timestamp(10), change(0, 1, 9))]), Offset(10), None).unwrap();
+        store.apply(&mut batch, &changes, Offset(9), Offset(77)).unwrap();
+        store.restore(&mut batch, &BTreeMap::from([(Timestamp(10), change(0, 1, 9))]), Offset(10)).unwrap();
         assert_eq!(store.needed_from(), Some(Offset(3)));
         assert!(store.expire(Timestamp(10)).unwrap());
 

@@ -238,7 +238,7 @@ impl Output for WindowedState {
     /// take them.
     fn settle(&mut self) -> Result<(), TaskError> {
         if let Some((position, input)) = self.unapplied {
-            self.store.apply(&mut self.staged.batch, &self.staged.changes, position, Some(input))?;
+            self.store.apply(&mut self.staged.batch, &self.staged.changes, position, input)?;
             self.staged.changes.clear();
             self.unapplied = None;
         }
