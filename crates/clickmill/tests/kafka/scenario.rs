@@ -110,7 +110,7 @@ pub(crate) fn running_tasks(service: &Service) -> usize {
 pub(crate) fn failures(log: &str) -> BTreeMap<String, usize> {
     let mut failures = BTreeMap::new();
     for line in log.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok()) {
-        if let (Some("the broker refused or failed"), Some(kind)) = (line["message"].as_str(), line["kind"].as_str()) {
+        if let (Some("the thread could not go on for now"), Some(kind)) = (line["message"].as_str(), line["kind"].as_str()) {
             *failures.entry(kind.to_owned()).or_default() += 1;
         }
     }

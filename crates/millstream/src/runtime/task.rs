@@ -241,7 +241,7 @@ impl<B: Broker> Task<B> {
     /// an operator and by nobody else. Says whether it does.
     pub(super) fn starts_as_requested(&mut self) -> Result<bool, TaskError> {
         if self.take_damaged() {
-            tracing::warn!(task = %self.id, "a query has found the store damaged: it is built anew from its changelog");
+            tracing::warn!(task = %self.id, "a query has found the store damaged: it is rebuilt from its changelog");
             self.discards_store = true;
             if self.state() != TaskState::Quarantined {
                 return self.reopen().map(|()| true);

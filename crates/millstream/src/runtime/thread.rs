@@ -420,9 +420,11 @@ impl<B: Broker> StreamThread<B> {
 
     /// Does what an error asks for that concerns all tasks of the thread.
     fn recover(&mut self, error: &TaskError) -> Result<(), StreamsError> {
-        if let Some(held_back) = self.complaint.is_to_be_said(&error.to_string(), self.parts.now()) {
-            let kind = broker_error(error).map(BrokerError::kind);
-            tracing::warn!(thread = self.number, %error, ?kind, held_back, "the thread could not go on for now");
+        // What is repeated is said now and then; each doubt by itself.
+        let said = self.complaint.is_to_be_said(&error.to_string(), self.parts.now());
+        if let Some(held_back) = said.or(is_undecided(error).then_some(0)) {
+            let kind = broker_error(error).map(|error| tracing::field::debug(error.kind()));
+            tracing::warn!(thread = self.number, %error, kind, held_back, "the thread could not go on for now");
         }
         match error {
             TaskError::Halt(_) | TaskError::Stop(_) => return Err(StreamsError::new(error)),

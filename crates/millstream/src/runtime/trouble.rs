@@ -27,7 +27,7 @@ impl fmt::Display for Remedy {
         f.write_str(match self {
             Self::Wait => "cannot go on for now",
             Self::StartAgain => "looks up again what is committed",
-            Self::Rebuild => "has a damaged store, which is built anew from its changelog",
+            Self::Rebuild => "has a damaged store, which is rebuilt from its changelog",
             Self::Quarantine => "is quarantined: it reads nothing more until it is told to try again; the others go on",
         })
     }
