@@ -198,7 +198,7 @@ fn set_one(mut options: Options, name: &str, value: &str) -> Result<Options, Str
     if let Some(reason) = reserved::reason(name) {
         return Err(format!("cannot be set: {reason}"));
     }
-    // With so many files the store refuses writes until a compaction, which has to begin before.
+    // With so many files the store refuses writes until a compaction has made room: it has to begin before.
     if name == "level0_file_num_compaction_trigger"
         && !value.parse().is_ok_and(|files: u16| (1..LEVEL0_FILES_TO_STOP).contains(&files))
     {
