@@ -215,6 +215,10 @@ impl Broker for KafkaBroker {
         self.latest(partitions, isolation)
     }
 
+    fn check_writable(&self, partition: &TopicPartition) -> Result<(), BrokerError> {
+        self.obstacle_of(partition)
+    }
+
     fn delete_records(&self, partition: &TopicPartition, before: Offset) -> Result<(), BrokerError> {
         let subject = partition.to_string();
         let delete =
