@@ -38,6 +38,9 @@ const PATIENCE: Duration = Duration::from_secs(15);
 /// The same where a caller that comes again by itself has other things to do.
 const SHORT_PATIENCE: Duration = Duration::from_secs(2);
 
+/// How long a look at where the leaders are may take: any broker answers it.
+const LOOK_TIMEOUT: Duration = Duration::from_secs(1);
+
 /// A connection to a Kafka cluster. Cheap to clone.
 #[derive(Clone)]
 pub struct KafkaBroker {
@@ -115,14 +118,24 @@ impl KafkaBroker {
                 }
                 Err(failure) => self.shared.admin.context().0.explain(failure),
             };
-            if kind(&failure) != ErrorKind::Retry || began.elapsed() > patience {
+            if kind(&failure) != ErrorKind::Retry {
                 return Err(broker_error(operation, subject, &failure));
             }
-            if may_have_moved(failure.code) {
-                // librdkafka goes by the leaders that it knows until it is told to look again. Where that fails, the next attempt does too.
-                let _ = ffi::look_again(self.shared.admin.client(), timeout);
+            self.look_again_after(&failure, timeout);
+            if began.elapsed() > patience {
+                return Err(broker_error(operation, subject, &failure));
             }
             std::thread::park_timeout(Duration::from_millis(20));
+        }
+    }
+
+    /// librdkafka goes by the leaders, and by the broker for requests of this kind, that it knows until it is told to look again. Where that
+    /// fails, the next attempt does too: so it is done after the last one, for the next request.
+    fn look_again_after(&self, failure: &Failure, timeout: Duration) {
+        if may_have_moved(failure.code)
+            && let Err(failure) = ffi::look_again(self.shared.admin.client(), timeout.min(LOOK_TIMEOUT))
+        {
+            tracing::debug!(%failure, "no broker tells where the leaders are");
         }
     }
 
@@ -200,6 +213,10 @@ impl Broker for KafkaBroker {
 
     fn log_ends(&self, partitions: &[TopicPartition], isolation: Isolation) -> Result<Vec<Offset>, BrokerError> {
         self.latest(partitions, isolation)
+    }
+
+    fn check_writable(&self, partition: &TopicPartition) -> Result<(), BrokerError> {
+        self.obstacle_of(partition)
     }
 
     fn delete_records(&self, partition: &TopicPartition, before: Offset) -> Result<(), BrokerError> {

@@ -3,14 +3,17 @@
 
 use std::time::Duration;
 
-use millstream::broker::BrokerError;
-use millstream::record::Partition;
+use millstream::broker::{BrokerError, ErrorKind};
+use millstream::record::{Partition, TopicPartition};
 
 use super::{KafkaBroker, REQUEST_TIMEOUT};
 use crate::ffi::Replicas;
 
 /// The least time that is asked for: with less there would be no answer.
 const SHORTEST: Duration = Duration::from_millis(100);
+
+/// How long each request may take where it is asked about one partition: three of them one after the other, where nobody answers.
+const CHECK_TIMEOUT: Duration = Duration::from_millis(350);
 
 /// Why records of some partitions are not taken now.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -29,12 +32,31 @@ impl KafkaBroker {
     pub fn obstacle(&self, topic: &str, max_wait: Duration) -> Result<Option<Obstacle>, BrokerError> {
         // Two requests. The first may have gone to a broker that is lost: there is time for another, once it is known who is there.
         let timeout = (max_wait / 5).clamp(SHORTEST, REQUEST_TIMEOUT);
+        let (replicas, needed) = self.replicas(topic, timeout)?;
+        Ok(obstacle(topic, &replicas, needed))
+    }
+
+    /// What keeps a partition from being written to.
+    pub(super) fn obstacle_of(&self, partition: &TopicPartition) -> Result<(), BrokerError> {
+        let (mut replicas, needed) = self.replicas(&partition.topic, CHECK_TIMEOUT)?;
+        replicas.retain(|replicas| u32::try_from(replicas.partition).is_ok_and(|number| number == partition.partition.0));
+        if replicas.is_empty() {
+            return Err(BrokerError::unknown_partition(&partition.topic, partition.partition));
+        }
+        match obstacle(&partition.topic, &replicas, needed) {
+            Some(obstacle) => Err(BrokerError::new(ErrorKind::Retry, obstacle.text)),
+            None => Ok(()),
+        }
+    }
+
+    /// How the partitions of a topic are replicated, and how many replicas have to be in sync, with that time for each request.
+    fn replicas(&self, topic: &str, timeout: Duration) -> Result<(Vec<Replicas>, usize), BrokerError> {
         let operation = "looking up the replicas of topic";
         let replicas = self.ask_within(timeout, timeout * 3 / 2, operation, topic, |admin| admin.replicas(topic))?;
         // Where this user may not see it, what is known without is told.
         let settings = self.ask_within(timeout, Duration::ZERO, operation, topic, |admin| admin.topic_config(topic)).ok();
         let needed = settings.and_then(|settings| settings.get("min.insync.replicas")?.parse().ok());
-        Ok(obstacle(topic, &replicas, needed.unwrap_or(1)))
+        Ok((replicas, needed.unwrap_or(1)))
     }
 }
 

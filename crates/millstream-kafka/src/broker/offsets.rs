@@ -10,9 +10,9 @@ use rdkafka::error::RDKafkaErrorCode as Code;
 use rdkafka::producer::Producer as _;
 
 use super::admin_context::AdminContext;
-use super::{KafkaBroker, PATIENCE, REQUEST_TIMEOUT, SHORT_PATIENCE, may_have_moved};
+use super::{KafkaBroker, PATIENCE, REQUEST_TIMEOUT, SHORT_PATIENCE};
 use crate::error::{broker_error, kind};
-use crate::ffi::{self, Admin, At, End, Failure};
+use crate::ffi::{Admin, At, End, Failure};
 
 /// How long a first request may take before it is asked whether the partitions have leaders at all, and how long that may take.
 const FIRST_TIMEOUT: Duration = Duration::from_secs(1);
@@ -88,6 +88,7 @@ impl KafkaBroker {
             if kind(&failure) != ErrorKind::Retry {
                 return failed(&failure);
             }
+            self.look_again_after(&failure, timeout);
             timeout = REQUEST_TIMEOUT;
             match self.without_leader(partitions) {
                 // One that has just lost its leader is given the time to get another.
@@ -97,10 +98,6 @@ impl KafkaBroker {
                 Some(known) => return failed(&known),
                 None if began.elapsed() > patience => return failed(&failure),
                 None => {}
-            }
-            if may_have_moved(failure.code) {
-                // As in `ask_within`.
-                let _ = ffi::look_again(client, REQUEST_TIMEOUT);
             }
             std::thread::park_timeout(Duration::from_millis(20));
         }

@@ -48,6 +48,15 @@ pub trait Broker: Send + Sync + 'static {
         Ok(self.log_ranges(partitions, isolation)?.into_iter().map(|range| range.end).collect())
     }
 
+    /// Makes sure that a partition can be written to now, as far as the broker can tell without a write: that it has a leader, and as many
+    /// replicas in sync as it asks for. Is answered within a second or so, whether anybody can be asked or not.
+    ///
+    /// # Errors
+    /// What keeps it from being written to. Unless an operator has to look, the kind is [`ErrorKind::Retry`].
+    fn check_writable(&self, _partition: &TopicPartition) -> Result<(), BrokerError> {
+        Ok(())
+    }
+
     /// Deletes the records before `before`, for good. Up to the end of the log at most.
     fn delete_records(&self, partition: &TopicPartition, before: Offset) -> Result<(), BrokerError>;
 

@@ -26,8 +26,8 @@ const LOOKS_FOR_A_TOPIC: u32 = 8;
 /// Looks up where a task has got to, and begins whatever has to come before its next record. Its store goes on being open, if it is.
 pub(super) fn look_up<B: Broker>(parts: &Parts<B>, task: &mut Task<B>, max_wait: Duration) -> Result<(), TaskError> {
     if let Some(partition) = task.blocked_on.as_ref().filter(|partition| *partition != task.input()) {
-        // It has a leader again if it says where it ends.
-        parts.broker.log_range(partition, Isolation::ReadUncommitted)?;
+        // A transaction that fails again for it would hold up every task of its thread.
+        parts.broker.check_writable(partition)?;
     }
     if task.role() == Role::Standby {
         return begin_copy(parts, task);

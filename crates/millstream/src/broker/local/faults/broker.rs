@@ -125,6 +125,10 @@ impl Broker for FaultyBroker {
         self.call(Call::LogRange, |broker| broker.log_range(partition, isolation))
     }
 
+    fn check_writable(&self, partition: &TopicPartition) -> Result<(), BrokerError> {
+        self.call(Call::Other, |broker| broker.check_writable(partition))
+    }
+
     fn delete_records(&self, partition: &TopicPartition, before: Offset) -> Result<(), BrokerError> {
         self.call(Call::DeleteRecords, |broker| broker.delete_records(partition, before))
     }
