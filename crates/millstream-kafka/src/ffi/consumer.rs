@@ -35,9 +35,13 @@ impl<C: ConsumerContext> Consumer<C> {
             return;
         }
         // SAFETY: the client lives for the call.
-        while unsafe { sys::rd_kafka_consumer_closed(self.client().native_ptr()) } == 0 {
-            // What is told is told to the context.
+        let is_closed = || unsafe { sys::rd_kafka_consumer_closed(self.client().native_ptr()) } != 0;
+        // What is told is told to the context.
+        while !is_closed() {
             let _ = poll(self, WAIT);
+        }
+        while queue.length() > 0 {
+            let _ = poll(self, Duration::ZERO);
         }
     }
 }

@@ -42,7 +42,6 @@ impl EventQueue {
     }
 
     /// How many events lie there.
-    #[cfg(test)]
     pub(super) fn length(&self) -> usize {
         // SAFETY: the queue lives.
         unsafe { sys::rd_kafka_queue_length(self.0.as_ptr()) }

@@ -201,7 +201,7 @@ impl<B: Broker> Handover<B> {
     pub(super) fn give_up(&self, task: Task<B>) {
         let (id, role, membership) = (task.id(), task.role(), task.membership());
         // Its store is closed before another may open it.
-        drop(task);
+        task.close();
         let mut inner = self.lock();
         if membership == inner.membership {
             inner.made.remove(&id);
@@ -217,6 +217,7 @@ impl<B: Broker> Handover<B> {
     /// Gives a task that is ready to the thread that is to run it.
     pub(super) fn pass_to_thread(&self, task: Task<B>) {
         let mut inner = self.lock();
+        // Whichever thread gets one that is not ours any more sees that.
         let thread = inner.threads.get(&task.id()).copied().unwrap_or(0);
         inner.to_threads[thread].push_back(task);
         self.note(inner);

@@ -395,6 +395,13 @@ impl<B: Broker> Task<B> {
         self.waits.is_some_and(|(since, most)| (0..most).contains(&(now.0 - since.0)))
     }
 
+    /// Gives it up: its store is closed, which takes a while.
+    pub(super) fn close(mut self) {
+        if let Err(error) = self.go(|_| Lifecycle::Closed, TaskState::Closed) {
+            tracing::error!(%error, "a task was given up that cannot be");
+        }
+    }
+
     fn publish_store(&self, restoring: Option<u64>, position: Option<Offset>, time: CommittedTime) {
         let processor = match &self.lifecycle {
             Lifecycle::Running(processor) | Lifecycle::Suspended(processor) => processor,

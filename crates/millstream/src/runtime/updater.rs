@@ -16,6 +16,9 @@ use crate::task::{Role, TaskError, TaskState};
 /// How long a step of a replica waits for the broker at most.
 const TAIL_WAIT: Duration = Duration::from_millis(20);
 
+/// How long a replica's turn goes on while there is more to read, in milliseconds.
+const TAIL_SLICE_MS: i64 = 100;
+
 /// After so long a step ends with the turn that is under way, in milliseconds.
 const LONGEST_STEP_MS: i64 = 1_000;
 
@@ -195,10 +198,21 @@ impl<B: Broker> StateUpdater<B> {
         if role == Role::Active && replica.is_caught_up() {
             return promote(parts, task).map(|()| Some(true));
         }
-        // A copy that is up to date holds up no restore beside it.
+        // A copy that is up to date holds up no restore beside it; one that is behind gets on for a while, for a turn may be long in coming.
         let wait = if replica.is_caught_up() { Duration::ZERO } else { max_wait.min(TAIL_WAIT) };
-        match replica.tail(wait, &*parts.clock) {
-            Ok(has_read) => {
+        let (began, mut has_read) = (parts.now(), false);
+        let tailed = loop {
+            match replica.tail(wait, &*parts.clock) {
+                Ok(true) => has_read = true,
+                Ok(false) => break Ok(()),
+                Err(error) => break Err(error),
+            }
+            if replica.is_caught_up() || !parts.is_before(began, TAIL_SLICE_MS) {
+                break Ok(());
+            }
+        };
+        match tailed {
+            Ok(()) => {
                 let is_behind = !replica.is_caught_up();
                 task.publish_replica();
                 Ok((role == Role::Active || has_read || is_behind).then_some(true))

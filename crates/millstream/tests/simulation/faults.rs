@@ -75,7 +75,7 @@ pub(crate) const BROKER_FAULTS: &[(Call, Fault, u32)] = {
         (Poll, Rebalance, 300),
         (GiveUp, Fail(Retry), 20),
         (GiveUp, CrashBefore, 200),
-        (GiveUp, CrashAfter, 200),
+        (GiveUp, CrashAfter, 100),
         (Fetch, CrashBefore, 800),
         (Fetch, CrashAfter, 800),
         (Fetch, Fail(Retry), 60),
@@ -118,7 +118,7 @@ pub(crate) const STORE_FAULTS: &[(StoreCall, StoreErrorKind, u32)] = {
         (Scan, Corrupt, 600),
         (Write, Retry, 20),
         (Write, Corrupt, 300),
-        (Flush, Retry, 10),
+        (Flush, Retry, 2),
     ]
 };
 
