@@ -25,8 +25,8 @@ const LONGEST_STEP_MS: i64 = 1_000;
 /// How long a task that could not go on waits at least before it tries again, in milliseconds.
 const SHORTEST_WAIT_MS: i64 = 50;
 
-/// So often that is doubled: to some three seconds.
-const MOST_DOUBLINGS: u32 = 6;
+/// So often that is doubled: to less than a second.
+const MOST_DOUBLINGS: u32 = 4;
 
 /// Brings tasks from assigned to ready, beside the threads that count: looks up positions, opens stores, tails changelogs. Whatever it
 /// waits for, a broker, a disk, a long changelog, no thread waits with it. Kafka Streams' `StateUpdater`.
