@@ -25,7 +25,7 @@ use crate::trace::Trace;
 /// After so many rounds without a change nothing more will come.
 const QUIET_ROUNDS: u32 = 12;
 /// A run that has not come to rest by then never will.
-const MOST_ROUNDS: u32 = 3_000;
+const MOST_ROUNDS: u32 = 10_000;
 
 /// A place for an instance.
 pub(crate) enum Seat {
