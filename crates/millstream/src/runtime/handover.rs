@@ -61,7 +61,7 @@ pub(super) enum Fate {
     Return,
     /// It was a standby, and is the active one from here on.
     Promote,
-    /// It goes to the thread of that number once it is committed.
+    /// It goes to the thread of that number, with what it has not committed.
     Move(usize),
     /// It is not ours any more, and nothing of it can be committed.
     Lost,
