@@ -4,6 +4,7 @@
 //! in `millstream-rocksdb`), and Apache Kafka.
 
 mod fetcher;
+pub mod group;
 pub mod local;
 mod membership;
 

@@ -1,0 +1,6 @@
+//! A consumer group, as its members make it: the broker's coordinator says who is alive and in which generation, and nothing else. Which member holds
+//! what is decided by one of them, the leader of the generation.
+
+mod coordinator;
+
+pub use coordinator::{Answer, Coordinator, Gone, JoinRequest, MemberAssignment, MemberMetadata};
