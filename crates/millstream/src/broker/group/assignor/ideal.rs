@@ -7,7 +7,8 @@ use super::view::{Load, Loads, MemberNo, TaskNo, View};
 /// The ideal owner of each task; none where no member can hold tasks.
 ///
 /// Within a kind of task nobody could give one away to another member and have both loaded less than the more loaded of them was. Who
-/// gets the odd ones is decided by the load of the kinds before, then by who holds more than its share already.
+/// gets the odd ones is decided by the load of the kinds before and by who has them already: for kinds with state the second comes first,
+/// since evening out the odd ones of several kinds is not worth the state that would move.
 pub(super) fn owners(view: &View<'_>) -> Vec<Option<MemberNo>> {
     let mut owners = vec![None; view.tasks.len()];
     if view.takers.is_empty() {
@@ -32,11 +33,13 @@ pub(super) fn owners(view: &View<'_>) -> Vec<Option<MemberNo>> {
 /// How many tasks of one kind each member should have.
 fn shares(view: &View<'_>, tasks: &[TaskNo], before: &Loads<'_>) -> Vec<u64> {
     let held = held(view, tasks);
+    let stateful = tasks.iter().any(|&task| view.tasks[task].stateful);
     let mut shares = Loads::new(view);
     for _ in tasks {
         let next = view.takers.iter().min_by_key(|&&member| {
             let has_them_all = shares.count(member) >= held[member];
-            (shares.with_one_more(member), before.of(member), has_them_all, member)
+            // State stays where it is; what has none makes up for the odd ones of the kinds before.
+            (shares.with_one_more(member), stateful && has_them_all, before.of(member), has_them_all, member)
         });
         next.into_iter().for_each(|member| shares.add(*member));
     }

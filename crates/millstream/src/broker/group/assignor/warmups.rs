@@ -52,8 +52,7 @@ fn wishes(view: &View<'_>, ideal: &[Option<MemberNo>], holders: &[Option<MemberN
     for (task, info) in view.tasks.iter().enumerate().filter(|(_, info)| info.stateful) {
         let (Some(ideal), Some(holder)) = (ideal[task], holders[task]) else { continue };
         let is_new = |member: MemberNo| !info.last_warmups.contains(&member);
-        // Nothing is built for a task whose owner is about to go: it will not wait for it.
-        if ideal != holder && !view.members[holder].state.draining && !standbys.now[task].contains(&ideal) {
+        if ideal != holder && !standbys.now[task].contains(&ideal) {
             wishes.push(Wish { is_new: is_new(ideal), for_standby: false, task, member: ideal });
         }
         // Who is to get the task keeps its copy up to date until it is given up.

@@ -213,12 +213,12 @@ proptest! {
     #[test]
     fn a_rolling_restart_builds_no_copy(
         partitions in 1..16u32,
-        stateless in 0..8u32,
+        (more, stateless) in (0..8u32, 0..8u32),
         order in Just(vec![0usize, 1, 2]).prop_shuffle(),
         by_signal in any::<[bool; 3]>(),
         away_rounds in 0..4usize,
     ) {
-        let kinds = tasks("agg", partitions, true).chain(tasks("src", stateless, false)).collect();
+        let kinds = tasks("agg", partitions, true).chain(tasks("more", more, true)).chain(tasks("src", stateless, false)).collect();
         let mut group = at_rest(3, kinds, 1);
         let built = group.built;
         for (node, drains) in order.into_iter().zip(by_signal) {

@@ -216,6 +216,13 @@ fn rule_7_a_standby_is_nowhere_else_and_goes_to_the_least_loaded() {
     }
     assert_eq!(fresh.warnings, []);
 
+    // While a copy is expected back nothing is evened out afterwards: each place is the least loaded from the beginning.
+    let mut one_away =
+        group(&["a", "b", "c"], tasks("t", 4, true)).with_standbys(1).runs("a", [1, 2]).runs("b", [3]).runs("c", [0]);
+    one_away.previous.absent.insert(id("x"), Absence { until_ms: 1, copies: BTreeSet::from([task("t", 3)]) });
+    let one_away = one_away.assign();
+    assert_eq!((one_away.standby("a"), one_away.standby("b"), one_away.standby("c")), (vec![], vec![0, 2], vec![1]));
+
     let too_few = group(&["a"], tasks("t", 3, true)).with_standbys(1).assign();
     assert_eq!((too_few.active("a"), too_few.standby("a")), (vec![0, 1, 2], vec![]));
     assert_eq!(too_few.warnings, [Warning::TooFewInstances { num_standbys: 1, instances: 1 }]);
@@ -304,9 +311,11 @@ fn rule_12_what_runs_is_protected_when_no_lag_is_reported() {
 #[test]
 fn rule_13_the_time_decides_nothing_but_deadlines() {
     let situation = group(&["a", "b", "c"], tasks("t", 7, true).chain(tasks("src", 5, false))).with_standbys(1).runs("b", 0..5);
-    let later = Situation { now_ms: 987_654_321, ..situation.clone() };
     assert_eq!(situation.assign(), situation.assign());
-    assert_eq!(situation.assign().assignment.members, later.assign().assignment.members);
+    for now_ms in [1, 2, 3, 4, 5, 6, 7, 1_000, 987_654_321] {
+        let later = Situation { now_ms, ..situation.clone() };
+        assert_eq!(situation.assign().assignment.members, later.assign().assignment.members, "at {now_ms}");
+    }
 }
 
 #[test]
@@ -359,6 +368,16 @@ fn a_member_that_drains_is_replaced_by_copies_that_have_caught_up() {
     assert_eq!((outcome.standby("b"), outcome.standby("c")), (vec![0], vec![1]), "whose copy is kept up to date until then");
     assert_eq!(outcome.assignment.absent[&id("a")].copies, BTreeSet::from([task("t", 0), task("t", 1)]));
 
+    let keeps = group(&["a", "b"], tasks("t", 2, true)).with_standbys(1).runs("b", [0]).runs("a", [1]).member("a", drains);
+    let keeps = keeps
+        .was("a", &[1], &[0], &[])
+        .was("b", &[0], &[], &[])
+        .has_copy("a", 0, behind(0))
+        .has_copy("b", 1, behind(70))
+        .assign();
+    assert_eq!((keeps.standby("a"), keeps.active("a")), (vec![0], vec![1]), "it keeps its standbys until it goes");
+    assert_eq!(keeps.warmup("b"), [1], "what is there already may come nearer");
+
     let all = group(&["a", "b"], tasks("t", 3, true)).runs("a", [0]).member("a", drains).runs("b", [1]).member("b", drains);
     let all = all.has_copy("a", 1, behind(0)).has_copy("a", 2, behind(0)).assign();
     assert_eq!(
@@ -384,6 +403,17 @@ fn copies_of_who_went_are_not_built_elsewhere_before_its_time_is_over() {
     assert_eq!((situation.assign().standby("c"), situation.assign().next_look_ms), (vec![], Some(60_000)), "the deadline stays");
     let over = Situation { now_ms: 60_000, ..situation.clone() }.assign();
     assert_eq!((over.standby("c"), over.assignment.absent.len()), (vec![0, 1], 0));
+
+    // Nor are standbys evened out until then, even where it would cost little: they would move again.
+    let mut uneven =
+        group(&["a", "b", "c"], tasks("t", 4, true)).with_standbys(1).runs("a", [2]).runs("b", [3]).runs("c", [0, 1]);
+    uneven = uneven.was("a", &[2], &[0, 1], &[]).was("b", &[3], &[], &[]).was("c", &[0, 1], &[], &[]);
+    for (name, partition) in [("a", 0), ("a", 1), ("b", 0), ("b", 1)] {
+        uneven = uneven.has_copy(name, partition, behind(0));
+    }
+    let copies = BTreeSet::from([task("t", 2), task("t", 3)]);
+    uneven.previous.absent.insert(id("x"), Absence { until_ms: 1, copies });
+    assert_eq!((uneven.assign().standby("a"), uneven.assign().standby("b")), (vec![0, 1], vec![]));
 
     // Back in time, with what it had.
     let mut back = situation;
