@@ -18,9 +18,7 @@ pub(super) struct Standbys {
 pub(super) fn place(view: &View<'_>, ideal: &[Option<MemberNo>], holders: &[Option<MemberNo>], expected: &[usize]) -> Standbys {
     let mut standbys = Standbys { now: vec![Vec::new(); view.tasks.len()], moves: Vec::new() };
     if view.frozen {
-        for task in 0..view.tasks.len() {
-            standbys.now[task] = before(view, task, holders[task]);
-        }
+        standbys.now = holders.iter().enumerate().map(|(task, holder)| before(view, task, *holder)).collect();
         return standbys;
     }
     let mut places = Places::new(view, ideal, holders);
