@@ -1,6 +1,7 @@
 //! A consumer group, as its members make it: the broker's coordinator says who is alive and in which generation, and nothing else. Which member holds
 //! what is decided by one of them, the leader of the generation.
 
+pub mod assignor;
 mod coordinator;
 
 pub use coordinator::{Answer, Coordinator, Gone, JoinRequest, MemberAssignment, MemberMetadata};
