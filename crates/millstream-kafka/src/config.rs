@@ -9,6 +9,7 @@ use rdkafka::config::RDKafkaLogLevel;
 use rdkafka::error::KafkaError;
 
 use crate::connection::Connection;
+use crate::wire::WireSettings;
 
 /// Where the cluster is, and how to talk to it.
 ///
@@ -41,6 +42,14 @@ pub enum ConfigError {
         /// The value.
         value: String,
         /// librdkafka's words.
+        reason: String,
+    },
+    /// The property exists, but this client cannot do what it asks for.
+    #[error("{key} cannot be honoured: {reason}")]
+    Unsupported {
+        /// The property.
+        key: String,
+        /// What is missing.
         reason: String,
     },
     /// There is no address.
@@ -147,6 +156,21 @@ impl KafkaConfig {
     /// What the clients of this configuration, and of its copies, know together of their cluster.
     pub(crate) fn connection(&self) -> Arc<Connection> {
         self.connection.clone()
+    }
+
+    /// How brokers are connected to without librdkafka.
+    ///
+    /// # Errors
+    /// Names a property that can be honoured by librdkafka alone.
+    pub(crate) fn wire_settings(&self) -> Result<WireSettings, ConfigError> {
+        let client = self.client(Role::Member { group: "", member: "" });
+        let native = client.create_native_config().map_err(|error| self.invalid(&error))?;
+        let mut settings = WireSettings::read(&native)?;
+        let transactional = self.client(Role::Transactional { id: "" });
+        if let Some(millis) = transactional.get("transaction.timeout.ms").and_then(|time| time.parse().ok()) {
+            settings.transaction_timeout = Duration::from_millis(millis);
+        }
+        Ok(settings)
     }
 
     fn invalid(&self, error: &KafkaError) -> ConfigError {

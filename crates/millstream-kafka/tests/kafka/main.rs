@@ -9,6 +9,7 @@ mod compression;
 mod contract;
 mod engine;
 mod fetching;
+mod group_protocol;
 mod measure;
 mod positions;
 mod rebalances;

@@ -1,0 +1,184 @@
+//! The broker that coordinates a group or a transactional id: found, connected to, and found again.
+
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use kafka_protocol::messages::{FindCoordinatorRequest, MetadataRequest};
+use kafka_protocol::protocol::{Request, StrBytes};
+use rdkafka::error::RDKafkaErrorCode as Code;
+
+use super::address::Address;
+use super::connection::{Connection, Dial, REQUEST_TIMEOUT};
+use super::stream::Abort;
+use super::tls::Tls;
+use super::WireSettings;
+use crate::config::{ConfigError, KafkaConfig};
+use crate::connection::Connection as Contact;
+use crate::context::lock;
+use crate::error::is_handshake;
+use crate::ffi::Failure;
+
+/// How long a broker that is asked for a coordinator may take, from connecting on. Another one is asked then.
+const LOOKUP_TIMEOUT: Duration = Duration::from_secs(3);
+
+/// What connecting to any broker of the cluster needs, and which brokers there are.
+pub(crate) struct Cluster {
+    pub(crate) settings: WireSettings,
+    tls: Option<Tls>,
+    client_id: String,
+    contact: Arc<Contact>,
+    /// Whom to ask for a coordinator, in this order. Those of the configuration are always among them.
+    brokers: Mutex<Vec<Address>>,
+}
+
+/// What a broker coordinates.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum CoordinatorOf {
+    Group(String),
+    Transactions(String),
+}
+
+impl Cluster {
+    /// # Errors
+    /// In words that name the property: a file cannot be read, or used.
+    pub(crate) fn new(config: &KafkaConfig, client_id: &str) -> Result<Self, ConfigError> {
+        let settings = config.wire_settings()?;
+        let tls = settings.tls.as_ref().map(|tls| tls.load()).transpose();
+        let tls = tls.map_err(|reason| ConfigError::Unsupported { key: "security.protocol".to_owned(), reason })?;
+        let brokers = Mutex::new(settings.servers.clone());
+        Ok(Self { settings, tls, client_id: client_id.to_owned(), contact: config.connection(), brokers })
+    }
+
+    /// A failure as it is told: whether it is one before any broker has answered decides what is to be done.
+    pub(crate) fn told(&self, failure: Failure) -> Failure {
+        Failure { before_contact: !self.contact.was_reached(), ..failure }
+    }
+
+    /// A broker has answered.
+    pub(super) fn answered(&self) {
+        self.contact.answered();
+    }
+
+    pub(super) fn connect(&self, address: &Address, abort: &Abort, within: Duration) -> Result<Connection, Failure> {
+        let dial = Dial { settings: &self.settings, tls: self.tls.as_ref(), client_id: &self.client_id, abort };
+        let connected = Connection::open(&dial, address, within);
+        if let Err(failure) = &connected
+            && is_handshake(failure.code)
+        {
+            self.contact.handshake_failed(failure.clone());
+        }
+        connected
+    }
+
+    /// Asks one broker after the other. The connection is to the one that has answered.
+    pub(super) fn find(&self, what: &CoordinatorOf, abort: &Abort) -> Result<(Address, Connection), Failure> {
+        let brokers = lock(&self.brokers).clone();
+        let mut failure = Failure::new(Code::AllBrokersDown, "no broker is known");
+        for broker in brokers {
+            match self.ask(&broker, what, abort) {
+                Ok(found) => return Ok(found),
+                Err(reason) => failure = reason,
+            }
+            // Asked last the next time.
+            lock(&self.brokers).sort_by_key(|known| *known == broker);
+        }
+        Err(failure)
+    }
+
+    fn ask(&self, broker: &Address, what: &CoordinatorOf, abort: &Abort) -> Result<(Address, Connection), Failure> {
+        let mut connection = self.connect(broker, abort, LOOKUP_TIMEOUT)?;
+        let answer = coordinator_of(&mut connection, what)?;
+        self.answered();
+        self.learn_brokers(&mut connection);
+        Ok((answer?, connection))
+    }
+
+    /// The brokers there are now. What is known stays where that cannot be told.
+    fn learn_brokers(&self, connection: &mut Connection) {
+        // No topic, and nothing created.
+        let request = MetadataRequest::default().with_topics(Some(Vec::new())).with_allow_auto_topic_creation(false);
+        let Ok(answer) = connection.call(&request, LOOKUP_TIMEOUT) else { return };
+        let address = |host: &StrBytes, port: i32| Some(Address { host: host.to_string(), port: u16::try_from(port).ok()? });
+        let found: Vec<_> = answer.brokers.iter().filter_map(|broker| address(&broker.host, broker.port)).collect();
+        let mut known = lock(&self.brokers);
+        let is_configured = |broker: &Address| self.settings.servers.contains(broker);
+        known.retain(|broker| is_configured(broker) || found.contains(broker));
+        let new: Vec<_> = found.into_iter().filter(|broker| !known.contains(broker)).collect();
+        known.extend(new);
+    }
+}
+
+/// What a broker says of who coordinates it. The outer error is that of the connection, which is of no use any more.
+pub(super) fn coordinator_of(connection: &mut Connection, what: &CoordinatorOf) -> Result<Result<Address, Failure>, Failure> {
+    let answer = connection.call(&what.request(), LOOKUP_TIMEOUT)?;
+    let said = answer.error_message.filter(|said| !said.is_empty() && **said != *"NONE");
+    let checked = Failure::check_with(answer.error_code.into(), || said.map_or_else(String::new, |said| said.to_string()));
+    Ok(checked.map(|()| Address { host: answer.host.to_string(), port: u16::try_from(answer.port).unwrap_or_default() }))
+}
+
+impl CoordinatorOf {
+    fn request(&self) -> FindCoordinatorRequest {
+        let (key, key_type) = match self {
+            Self::Group(group) => (group, 0),
+            Self::Transactions(id) => (id, 1),
+        };
+        FindCoordinatorRequest::default().with_key(StrBytes::from_string(key.clone())).with_key_type(key_type)
+    }
+}
+
+/// A line to a coordinator. One request at a time; whoever needs more has more lines.
+pub(crate) struct CoordinatorLine {
+    cluster: Arc<Cluster>,
+    what: CoordinatorOf,
+    abort: Arc<Abort>,
+    connection: Option<Connection>,
+    coordinator: Option<Address>,
+}
+
+impl CoordinatorLine {
+    pub(crate) fn new(cluster: Arc<Cluster>, what: CoordinatorOf, abort: Arc<Abort>) -> Self {
+        Self { cluster, what, abort, connection: None, coordinator: None }
+    }
+
+    /// Sends a request to the coordinator and waits for its answer, for at most so long once it is found and connected to. After a failure the
+    /// coordinator is looked for again; the request may have been received.
+    pub(crate) fn call<R: Request>(&mut self, request: &R, within: Duration) -> Result<R::Response, Failure> {
+        self.connect()?;
+        let answer = match &mut self.connection {
+            Some(connection) => connection.call(request, within),
+            None => Err(Failure::new(Code::BrokerTransportFailure, "there is no connection")),
+        };
+        match &answer {
+            Ok(_) => self.cluster.answered(),
+            Err(_) => self.forget(),
+        }
+        answer
+    }
+
+    /// Connects, if there is no connection. What the next request waits for is then its answer alone.
+    pub(crate) fn connect(&mut self) -> Result<(), Failure> {
+        if self.connection.is_some() {
+            return Ok(());
+        }
+        let coordinator = match self.coordinator.take() {
+            Some(coordinator) => coordinator,
+            None => {
+                let (coordinator, connection) = self.cluster.find(&self.what, &self.abort)?;
+                self.connection = (*connection.address() == coordinator).then_some(connection);
+                coordinator
+            }
+        };
+        if self.connection.is_none() {
+            let within = self.cluster.settings.setup_timeout.min(REQUEST_TIMEOUT);
+            self.connection = Some(self.cluster.connect(&coordinator, &self.abort, within)?);
+        }
+        self.coordinator = Some(coordinator);
+        Ok(())
+    }
+
+    /// The coordinator is another one now: it is looked for before the next request.
+    pub(crate) fn forget(&mut self) {
+        self.connection = None;
+        self.coordinator = None;
+    }
+}
