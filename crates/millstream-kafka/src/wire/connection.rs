@@ -58,6 +58,8 @@ pub(super) struct Connection {
     correlation: i32,
     /// When the broker has to be told again who we are (KIP-368).
     authenticate_at: Option<Instant>,
+    /// A request was answered that brokers answer only to whom they know.
+    is_let_in: bool,
 }
 
 impl Connection {
@@ -76,6 +78,7 @@ impl Connection {
             max_response_bytes: dial.settings.max_response_bytes,
             correlation: i32::from_be_bytes(correlation),
             authenticate_at: None,
+            is_let_in: false,
         };
         connection.learn_versions(deadline)?;
         connection.authenticate(deadline)?;
@@ -91,7 +94,10 @@ impl Connection {
         if self.authenticate_at.is_some_and(|time| time <= Instant::now()) {
             self.authenticate(Instant::now() + REQUEST_TIMEOUT)?;
         }
-        self.exchange(request, self.version::<R>()?, Instant::now() + within)
+        let answer = self.exchange(request, self.version::<R>()?, Instant::now() + within);
+        let answer = answer.map_err(|failure| if self.is_let_in { failure } else { with_hint(failure) })?;
+        self.is_let_in = true;
+        Ok(answer)
     }
 
     /// The newest version that both sides know.
@@ -110,14 +116,7 @@ impl Connection {
             .with_client_software_name(StrBytes::from_static_str("millstream"))
             .with_client_software_version(StrBytes::from_static_str(env!("CARGO_PKG_VERSION")));
         let version = ApiVersionsRequest::VERSIONS.max.min(3);
-        let answer = self.exchange_bytes(&request, version, deadline).map_err(|failure| match failure.code {
-            // A broker that expects something else closes the connection, or waits for more.
-            Code::BrokerTransportFailure | Code::OperationTimedOut => {
-                let reason = format!("{failure}: the broker may speak another security.protocol, or be no broker");
-                Failure { reason, ..failure }
-            }
-            _ => failure,
-        })?;
+        let answer = self.exchange_bytes(&request, version, deadline).map_err(with_hint)?;
         // A broker that does not know the version says so in the words of an older one, which begin with the same code.
         if answer.first_chunk() == Some(&codes::UNSUPPORTED_VERSION.to_be_bytes()) {
             return Err(self.too_old("it does not know ApiVersions of version 3"));
@@ -239,8 +238,22 @@ impl Connection {
     }
 }
 
+/// A broker that expects something else at first closes the connection, or waits for more.
+fn with_hint(failure: Failure) -> Failure {
+    match failure.code {
+        Code::BrokerTransportFailure | Code::OperationTimedOut => {
+            let reason = format!("{failure}: where this stays so, check security.protocol: the broker may speak another one");
+            Failure { reason, ..failure }
+        }
+        _ => failure,
+    }
+}
+
 /// When to authenticate again, if the broker ends sessions: somewhat earlier.
 fn authenticate_at(session_lifetime_ms: i64) -> Option<Instant> {
     let lifetime = u64::try_from(session_lifetime_ms).ok().filter(|lifetime| *lifetime > 0)?;
     Some(Instant::now() + Duration::from_millis(lifetime).mul_f64(0.85))
 }
+
+#[cfg(test)]
+mod tests;

@@ -152,10 +152,21 @@ impl Write for Stream {
 
 /// The failure of an exchange with a broker.
 pub(super) fn transport(address: &Address, what: &str, error: &io::Error) -> Failure {
-    let timed_out = error.kind() == io::ErrorKind::TimedOut;
-    let reason = if timed_out { "no answer in time".to_owned() } else { error.to_string() };
-    let code = if timed_out { Code::OperationTimedOut } else { Code::BrokerTransportFailure };
-    Failure::new(code, format!("{address}: {what} failed: {reason}"))
+    let failed = |code, reason: &str| Failure::new(code, format!("{address}: {what} failed: {reason}"));
+    if error.kind() == io::ErrorKind::TimedOut {
+        return failed(Code::OperationTimedOut, "no answer in time");
+    }
+    if error.kind() == io::ErrorKind::UnexpectedEof {
+        return failed(Code::BrokerTransportFailure, "the broker has closed the connection");
+    }
+    let of_tls = error.get_ref().and_then(|inner| inner.downcast_ref::<openssl::ssl::Error>()).and_then(openssl::ssl::Error::ssl_error);
+    match of_tls.map(reasons) {
+        // A connection that has ended, as without TLS.
+        Some(reason) if reason.contains("unexpected eof") => failed(Code::BrokerTransportFailure, &reason),
+        // In TLS 1.3 a certificate of ours is refused when the handshake is over for us.
+        Some(reason) => failed(Code::SSL, &format!("SSL: {reason}")),
+        None => failed(Code::BrokerTransportFailure, &error.to_string()),
+    }
 }
 
 fn connect(settings: &WireSettings, address: &Address, deadline: Instant) -> Result<TcpStream, Failure> {

@@ -10,6 +10,7 @@ mod contract;
 mod engine;
 mod fetching;
 mod group_protocol;
+mod group_security;
 mod measure;
 mod positions;
 mod rebalances;
