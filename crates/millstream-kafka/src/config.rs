@@ -13,7 +13,8 @@ use crate::wire::WireSettings;
 
 /// Where the cluster is, and how to talk to it.
 ///
-/// A property that the engine must decide, and one that librdkafka does not know, is refused when this is made.
+/// A property that the engine must decide, one that librdkafka does not know, and one that is about the safety of a connection and that librdkafka alone
+/// could honour, is refused when this is made.
 #[derive(Clone)]
 pub struct KafkaConfig {
     bootstrap_servers: String,
@@ -128,6 +129,8 @@ impl KafkaConfig {
             connection: Arc::default(),
         };
         config.client(Role::Admin).create_native_config().map_err(|error| config.invalid(&error))?;
+        // Whoever decides who holds what connects without librdkafka.
+        config.wire_settings()?;
         Ok(config)
     }
 
@@ -163,7 +166,7 @@ impl KafkaConfig {
     /// # Errors
     /// Names a property that can be honoured by librdkafka alone.
     pub(crate) fn wire_settings(&self) -> Result<WireSettings, ConfigError> {
-        let client = self.client(Role::Member { group: "", member: "" });
+        let client = self.client(Role::Member { group: "group", member: "member" });
         let native = client.create_native_config().map_err(|error| self.invalid(&error))?;
         let mut settings = WireSettings::read(&native)?;
         let transactional = self.client(Role::Transactional { id: "" });
@@ -374,10 +377,10 @@ mod tests {
 
     #[test]
     fn what_is_given_goes_over_our_defaults_and_under_what_the_engine_decides() {
-        let config = config(&[("transaction.timeout.ms", "20000"), ("security.protocol", "SASL_SSL")]).unwrap();
+        let config = config(&[("transaction.timeout.ms", "20000"), ("security.protocol", "SSL")]).unwrap();
         let client = config.client(Role::Transactional { id: "app-0-1" });
         assert_eq!(client.get("transaction.timeout.ms"), Some("20000"));
-        assert_eq!(client.get("security.protocol"), Some("SASL_SSL"));
+        assert_eq!(client.get("security.protocol"), Some("SSL"));
         assert_eq!((client.get("acks"), client.get("transactional.id")), (Some("all"), Some("app-0-1")));
     }
 

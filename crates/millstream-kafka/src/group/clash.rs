@@ -21,7 +21,8 @@ pub(super) fn failure(line: &mut CoordinatorLine, group: &str) -> Failure {
 
 fn in_words(group: &DescribedGroup) -> String {
     let named = group.members.iter().take(NAMED);
-    let named: Vec<_> = named.map(|member| format!("client id {} at {} (member {})", member.client_id, member.host, member.id)).collect();
+    let named: Vec<_> =
+        named.map(|member| format!("client id {} at {} (member {})", member.client_id, member.host, member.id)).collect();
     let more = group.members.len().saturating_sub(NAMED);
     let more = if more == 0 { String::new() } else { format!(" and {more} more") };
     let protocol = if group.protocol.is_empty() { &group.protocol_type } else { &group.protocol };
@@ -39,7 +40,11 @@ mod tests {
 
     #[test]
     fn who_holds_the_group_and_the_way_out_are_named() {
-        let member = |number: usize| DescribedMember { id: format!("id-{number}"), client_id: "rdkafka".to_owned(), host: "10.0.0.1".to_owned() };
+        let member = |number: usize| DescribedMember {
+            id: format!("id-{number}"),
+            client_id: "rdkafka".to_owned(),
+            host: "10.0.0.1".to_owned(),
+        };
         let group = DescribedGroup {
             state: "Stable".to_owned(),
             protocol_type: "consumer".to_owned(),

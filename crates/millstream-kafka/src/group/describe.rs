@@ -44,7 +44,7 @@ pub struct DescribedMember {
 /// # Errors
 /// [`ErrorKind::Retry`] where it cannot be asked, [`ErrorKind::Stop`] where no later attempt would succeed.
 pub fn describe_group(config: &KafkaConfig, group: &str, within: Duration) -> Result<DescribedGroup, BrokerError> {
-    let cluster = Cluster::new(config, "").map_err(|error| BrokerError::new(ErrorKind::Stop, error.to_string()))?;
+    let cluster = Cluster::new(config, super::PROTOCOL).map_err(|error| BrokerError::new(ErrorKind::Stop, error.to_string()))?;
     let cluster = Arc::new(cluster);
     let mut line = CoordinatorLine::new(cluster.clone(), CoordinatorOf::Group(group.to_owned()), Arc::default());
     let (deadline, mut attempts) = (Instant::now() + within, 0);

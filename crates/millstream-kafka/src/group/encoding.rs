@@ -22,7 +22,8 @@ const WITH_OWNED: i16 = 1;
 /// The bytes of what a member says of itself.
 pub(super) fn subscription(metadata: &MemberMetadata) -> Result<Bytes, String> {
     let owned = by_topic(&metadata.owned)?;
-    let owned = owned.into_iter().map(|(topic, partitions)| OwnedPartitions::default().with_topic(topic).with_partitions(partitions));
+    let owned =
+        owned.into_iter().map(|(topic, partitions)| OwnedPartitions::default().with_topic(topic).with_partitions(partitions));
     let subscription = ConsumerProtocolSubscription::default()
         .with_topics(metadata.topics.iter().map(|topic| StrBytes::from_string(topic.to_string())).collect())
         .with_user_data(Some(Bytes::copy_from_slice(&metadata.user_data)))
@@ -34,7 +35,8 @@ pub(super) fn subscription(metadata: &MemberMetadata) -> Result<Bytes, String> {
 /// The bytes of what a member is assigned.
 pub(super) fn assignment(assignment: &MemberAssignment) -> Result<Bytes, String> {
     let assigned = by_topic(&assignment.partitions)?.into_iter();
-    let assigned = assigned.map(|(topic, partitions)| AssignedPartitions::default().with_topic(topic).with_partitions(partitions));
+    let assigned =
+        assigned.map(|(topic, partitions)| AssignedPartitions::default().with_topic(topic).with_partitions(partitions));
     let message = ConsumerProtocolAssignment::default()
         .with_assigned_partitions(assigned.collect())
         .with_user_data(Some(Bytes::copy_from_slice(&assignment.user_data)));

@@ -2,6 +2,8 @@
 
 use std::time::{Duration, Instant};
 
+use rdkafka::error::RDKafkaErrorCode as Code;
+
 use super::state::{Lane, Member, Removal};
 use super::{Group, pause, requests};
 use crate::ffi::Failure;
@@ -21,6 +23,7 @@ pub(super) fn run(group: &Group) {
     let mut line = group.line(&group.heartbeats);
     let (mut attempts, mut not_before) = (0, Instant::now());
     while let Some(task) = group.next_task(not_before) {
+        let began = Instant::now();
         let outcome = match &task {
             Task::Remove(removals) => remove(group, &mut line, removals),
             Task::Heartbeat(member) => heartbeat(group, &mut line, member),
@@ -33,7 +36,7 @@ pub(super) fn run(group: &Group) {
             Err(failure) => {
                 attempts += 1;
                 not_before = Instant::now() + pause(attempts, is_transport(&failure));
-                group.failed(Lane::Heartbeat, attempts, group.error("being a member of", failure));
+                group.failed(Lane::Heartbeat, attempts, began, group.error("being a member of", failure));
             }
         }
         group.changed.notify_all();
@@ -111,7 +114,7 @@ fn heartbeat(group: &Group, line: &mut CoordinatorLine, member: &Member) -> Resu
     let request = requests::heartbeat(&group.name, member);
     let answer = connected.and_then(|()| line.call(&request, longest_wait(group))).inspect_err(|failure| {
         group.beat_again();
-        if failure.code == rdkafka::error::RDKafkaErrorCode::OperationTimedOut {
+        if failure.code == Code::OperationTimedOut {
             group.ask_another(line);
         }
     })?;

@@ -26,6 +26,7 @@ pub(super) fn run(group: &Group) {
         if job.number != last {
             (last, attempts) = (job.number, 0);
         }
+        let began = Instant::now();
         let Err(failure) = attempt(group, &mut line, &job) else {
             group.state().trouble_is_over(Lane::Join);
             group.changed.notify_all();
@@ -43,7 +44,7 @@ pub(super) fn run(group: &Group) {
             group.state().refused(job.number, error);
             group.changed.notify_all();
         } else {
-            group.failed(Lane::Join, attempts, error);
+            group.failed(Lane::Join, attempts, began, error);
         }
     }
 }
@@ -104,8 +105,14 @@ fn join(
     let mut state = group.state();
     match answer.error_code {
         codes::NONE => state.joined(number, joined(&answer), sent, Instant::now() + group.cluster.settings.heartbeat_interval),
-        codes::MEMBER_ID_REQUIRED => state.given_id(answer.member_id.as_str().into()),
-        codes::UNKNOWN_MEMBER_ID | codes::FENCED_INSTANCE_ID => state.gone(number, Gone::UnknownMember),
+        codes::MEMBER_ID_REQUIRED if state.given_id(answer.member_id.as_str().into()) => {}
+        codes::UNKNOWN_MEMBER_ID | codes::FENCED_INSTANCE_ID => {
+            state.gone(number, Gone::UnknownMember);
+            // The id that was given has expired: another one is asked for after a pause.
+            if state.is_current(number) {
+                return Err(Failure::of_number(answer.error_code.into()));
+            }
+        }
         codes::INCONSISTENT_GROUP_PROTOCOL => {
             drop(state);
             return Err(clash::failure(line, &group.name));

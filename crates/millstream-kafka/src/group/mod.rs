@@ -37,6 +37,9 @@ const PROTOCOL_TYPE: &str = "consumer";
 const FIRST_PAUSE: Duration = Duration::from_millis(20);
 const LONGEST_PAUSE: Duration = Duration::from_millis(500);
 
+/// A failure that comes sooner may have been of a connection that was idle.
+const SOON: Duration = Duration::from_secs(1);
+
 /// How long a removal that was asked for may still take when the member is dropped.
 const LAST_WORD: Duration = Duration::from_secs(2);
 
@@ -47,6 +50,9 @@ const FAREWELL: Duration = Duration::from_secs(1);
 ///
 /// It has two connections, each with a thread. JoinGroup and SyncGroup are held back by the broker until other members have done the same, and
 /// requests on one connection are answered in order: heartbeats and LeaveGroup have the other one.
+///
+/// Members are dynamic ones, whatever [`KafkaConfig::with_static_membership`] says: a member that is gone can then be told from one that restarts by
+/// its id alone, which the caller keeps.
 ///
 /// Dropping it closes the connections and leaves the group as it is, so that the member can be resumed under its id. What
 /// [`Coordinator::remove`] was asked for before is still sent, for two seconds at most.
@@ -227,10 +233,10 @@ impl Group {
         if error.kind() == ErrorKind::Stop { error } else { BrokerError::new(ErrorKind::Retry, error.to_string()) }
     }
 
-    /// An attempt has failed. One alone is no news: brokers close connections that were idle.
-    fn failed(&self, lane: Lane, attempts: u32, error: BrokerError) {
+    /// An attempt that was begun then has failed. One that failed soon is no news: brokers close connections that were idle.
+    fn failed(&self, lane: Lane, attempts: u32, began: Instant, error: BrokerError) {
         tracing::debug!(%error, attempts, "a request to the group's coordinator is sent again");
-        if attempts > 1 {
+        if attempts > 1 || began.elapsed() > SOON {
             self.state().trouble(lane, error);
             self.changed.notify_all();
         }

@@ -147,11 +147,13 @@ impl State {
         self.job.as_ref().is_some_and(|job| job.number == number)
     }
 
-    /// The coordinator has given an id to a new member. It is good for whatever that joins with now.
-    pub(super) fn given_id(&mut self, id: Arc<str>) {
-        if matches!(&self.job, Some(Job { wish: Wish::Join { member: None, .. }, .. })) {
+    /// The coordinator has given an id to a new member. It is good for whatever that joins with now. Returns whether an id was waited for.
+    pub(super) fn given_id(&mut self, id: Arc<str>) -> bool {
+        let is_new = matches!(&self.job, Some(Job { wish: Wish::Join { member: None, .. }, .. })) && self.given.is_none();
+        if is_new {
             self.given = Some(id);
         }
+        is_new
     }
 
     pub(super) fn joined(&mut self, number: u64, joined: Joined, sent: Instant, heartbeat_at: Instant) {
@@ -161,7 +163,8 @@ impl State {
         let Joined { generation, member, members } = joined;
         self.numbers += 1;
         let (id, epoch) = (member.clone(), self.numbers);
-        self.confirmed = if self.member.as_ref().is_some_and(|before| before.id == id) { self.confirmed.max(Some(sent)) } else { Some(sent) };
+        self.confirmed =
+            if self.member.as_ref().is_some_and(|before| before.id == id) { self.confirmed.max(Some(sent)) } else { Some(sent) };
         self.member = Some(Member { id, generation, epoch, heartbeat_at, asked_to_rejoin: false });
         self.given = None;
         self.job = None;
@@ -330,7 +333,8 @@ mod tests {
         let mut state = State::default();
         let before = member(&mut state, 1);
         let epoch = member(&mut state, 2);
-        let codes = [codes::ILLEGAL_GENERATION, codes::UNKNOWN_MEMBER_ID, codes::FENCED_INSTANCE_ID, codes::REBALANCE_IN_PROGRESS];
+        let codes =
+            [codes::ILLEGAL_GENERATION, codes::UNKNOWN_MEMBER_ID, codes::FENCED_INSTANCE_ID, codes::REBALANCE_IN_PROGRESS];
         for code in codes {
             beat(&mut state, before, code);
             assert_eq!(told(&mut state), None, "{code}");
@@ -389,7 +393,8 @@ mod tests {
         let mut state = State::default();
         state.ask_join(None, Bytes::new());
         assert!(!state.ask_join(None, Bytes::new()), "the request that brings the id is waited for");
-        state.given_id("new".into());
+        assert!(state.given_id("new".into()));
+        assert!(!state.given_id("newer".into()), "it has one");
         assert_eq!(state.id_to_join_under(None).as_deref(), Some("new"));
         let number = state.job.as_ref().unwrap().number;
         state.gone(number, Gone::UnknownMember);

@@ -49,7 +49,9 @@ fn joins_as(line: &mut KafkaCoordinator, id: &str, generation: i32) -> Vec<Broke
 }
 
 fn joined(received: &Received, id: &str, generation: i32) -> Reaction {
-    let answer = JoinGroupResponse::default().with_generation_id(generation).with_protocol_name(Some(StrBytes::from_static_str("millstream")));
+    let answer = JoinGroupResponse::default()
+        .with_generation_id(generation)
+        .with_protocol_name(Some(StrBytes::from_static_str("millstream")));
     let answer = answer.with_leader(StrBytes::from_static_str("leader")).with_member_id(StrBytes::from_string(id.to_owned()));
     received.answer(&answer)
 }
@@ -95,7 +97,9 @@ fn a_join_whose_connection_is_cut_is_sent_again_under_the_id_that_was_given() {
 #[test]
 fn what_passes_is_waited_for_and_told_once_a_second() {
     for code in [14, codes::COORDINATOR_NOT_AVAILABLE, codes::NOT_COORDINATOR, 81, 30_000] {
-        let broker = joining(move |received, time| if time < 6 { not_joined(received, code, "") } else { joined(received, "client-1", 1) });
+        let broker = joining(
+            move |received, time| if time < 6 { not_joined(received, code, "") } else { joined(received, "client-1", 1) },
+        );
         let mut line = member(&broker);
         join(&mut line, Some("client-1"), 0);
         let errors = joins_as(&mut line, "client-1", 1);
@@ -112,7 +116,9 @@ fn what_passes_is_waited_for_and_told_once_a_second() {
 #[test]
 fn what_no_later_attempt_mends_is_told_once_and_the_line_stays_good() {
     for (code, part) in [(30, "kafka-acls"), (26, "session.timeout.ms"), (23, "another kind")] {
-        let broker = joining(move |received, time| if time == 0 { not_joined(received, code, "") } else { joined(received, "client-1", 1) });
+        let broker = joining(
+            move |received, time| if time == 0 { not_joined(received, code, "") } else { joined(received, "client-1", 1) },
+        );
         let mut line = member(&broker);
         join(&mut line, Some("client-1"), 0);
         // The coordinator is not asked for the members of the group by this script: that is given up after its time.

@@ -36,7 +36,8 @@ impl Address {
             None if place.matches(':').count() > 1 => (place, None),
             None => place.split_once(':').map_or((place, None), |(host, port)| (host, Some(port))),
         };
-        let port = port.map_or(Ok(DEFAULT_PORT), |port| port.parse().map_err(|_| format!("{port:?} in {server:?} is no port")))?;
+        let port =
+            port.map_or(Ok(DEFAULT_PORT), |port| port.parse().map_err(|_| format!("{port:?} in {server:?} is no port")))?;
         // librdkafka takes a server without a host for this machine.
         let host = if host.is_empty() { "localhost" } else { host };
         Ok(Self { host: host.to_owned(), port })
@@ -55,7 +56,11 @@ impl Address {
 
 impl fmt::Display for Address {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        if self.host.contains(':') { write!(f, "[{}]:{}", self.host, self.port) } else { write!(f, "{}:{}", self.host, self.port) }
+        if self.host.contains(':') {
+            write!(f, "[{}]:{}", self.host, self.port)
+        } else {
+            write!(f, "{}:{}", self.host, self.port)
+        }
     }
 }
 

@@ -44,7 +44,8 @@ impl Bearer {
             extensions: Vec::new(),
         };
         for word in config.split_whitespace() {
-            let (name, value) = word.split_once('=').filter(|(_, value)| !value.is_empty()).ok_or("it is no list of name=value")?;
+            let (name, value) =
+                word.split_once('=').filter(|(_, value)| !value.is_empty()).ok_or("it is no list of name=value")?;
             match name {
                 "principalClaimName" => bearer.principal_claim = value.to_owned(),
                 "principal" => bearer.principal = value.to_owned(),
@@ -91,7 +92,8 @@ mod tests {
 
     #[test]
     fn a_token_says_what_is_configured() {
-        let bearer = Bearer::parse("principalClaimName=azp principal=admin scopeClaimName=roles scope=a,b lifeSeconds=600").unwrap();
+        let bearer =
+            Bearer::parse("principalClaimName=azp principal=admin scopeClaimName=roles scope=a,b lifeSeconds=600").unwrap();
         let token = bearer.token(1000.5);
         let parts: Vec<_> = token.split('.').collect();
         let decode = |part: &str| serde_json::from_slice::<Value>(&URL_SAFE_NO_PAD.decode(part).unwrap()).unwrap();

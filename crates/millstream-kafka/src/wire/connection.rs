@@ -9,7 +9,9 @@ use kafka_protocol::messages::api_versions_response::ApiVersion;
 use kafka_protocol::messages::{
     ApiKey, ApiVersionsRequest, ApiVersionsResponse, RequestHeader, ResponseHeader, SaslAuthenticateRequest, SaslHandshakeRequest,
 };
-use kafka_protocol::protocol::{Decodable as _, Encodable as _, HeaderVersion as _, Message as _, Request, StrBytes, VersionRange};
+use kafka_protocol::protocol::{
+    Decodable as _, Encodable as _, HeaderVersion as _, Message as _, Request, StrBytes, VersionRange,
+};
 use openssl::rand;
 use rdkafka::error::RDKafkaErrorCode as Code;
 
@@ -107,7 +109,10 @@ impl Connection {
         let both = self.versions.get(&R::KEY).map(|theirs| theirs.intersect(&ours)).filter(|both| !both.is_empty());
         both.map(|both| both.max).ok_or_else(|| {
             let name = ApiKey::try_from(R::KEY).map_or_else(|()| R::KEY.to_string(), |key| format!("{key:?}"));
-            Failure::new(Code::UnsupportedVersion, format!("{}: the broker knows no version of {name} that is known here", self.address))
+            Failure::new(
+                Code::UnsupportedVersion,
+                format!("{}: the broker knows no version of {name} that is known here", self.address),
+            )
         })
     }
 
@@ -191,7 +196,8 @@ impl Connection {
         if correlation != Some(self.correlation) {
             return Err(self.garbage("it is no answer to the request"));
         }
-        ResponseHeader::decode(&mut answer, R::Response::header_version(version)).map_err(|error| self.garbage(&error.to_string()))?;
+        ResponseHeader::decode(&mut answer, R::Response::header_version(version))
+            .map_err(|error| self.garbage(&error.to_string()))?;
         Ok(answer)
     }
 
@@ -204,7 +210,8 @@ impl Connection {
         let mut frame = BytesMut::from([0; 4].as_slice());
         let encoded = header.encode(&mut frame, R::header_version(version)).and_then(|()| request.encode(&mut frame, version));
         encoded.map_err(|error| Failure::new(Code::InvalidArgument, format!("the request cannot be written: {error}")))?;
-        let length = i32::try_from(frame.len() - 4).map_err(|_| Failure::new(Code::InvalidArgument, "the request is too large"))?;
+        let length =
+            i32::try_from(frame.len() - 4).map_err(|_| Failure::new(Code::InvalidArgument, "the request is too large"))?;
         frame[..4].copy_from_slice(&length.to_be_bytes());
         Ok(frame)
     }

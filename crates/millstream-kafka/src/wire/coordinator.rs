@@ -7,11 +7,11 @@ use kafka_protocol::messages::{FindCoordinatorRequest, MetadataRequest};
 use kafka_protocol::protocol::{Request, StrBytes};
 use rdkafka::error::RDKafkaErrorCode as Code;
 
+use super::WireSettings;
 use super::address::Address;
 use super::connection::{Connection, Dial, REQUEST_TIMEOUT};
 use super::stream::Abort;
 use super::tls::Tls;
-use super::WireSettings;
 use crate::config::{ConfigError, KafkaConfig};
 use crate::connection::Connection as Contact;
 use crate::context::lock;
@@ -180,5 +180,7 @@ impl CoordinatorLine {
     pub(crate) fn forget(&mut self) {
         self.connection = None;
         self.coordinator = None;
+        // It keeps the socket open otherwise.
+        self.abort.cut();
     }
 }

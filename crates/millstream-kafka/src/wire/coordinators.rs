@@ -28,7 +28,12 @@ impl Coordinators {
 
     /// Sends a request to the coordinator of something and waits for its answer. After a failure the
     /// coordinator is looked for again; the request may have been received.
-    pub(crate) fn call<R: Request>(&mut self, what: &CoordinatorOf, request: &R, within: Duration) -> Result<R::Response, Failure> {
+    pub(crate) fn call<R: Request>(
+        &mut self,
+        what: &CoordinatorOf,
+        request: &R,
+        within: Duration,
+    ) -> Result<R::Response, Failure> {
         let coordinator = self.find(what)?;
         let position = self.connection_to(&coordinator)?;
         let answer = self.connections[position].call(request, within);

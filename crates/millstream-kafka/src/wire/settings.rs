@@ -1,4 +1,8 @@
 //! What connecting needs, read from librdkafka's properties.
+//!
+//! What decides whom we trust, who we are and how it is encrypted is either done here as librdkafka does it, or refused ([`UNSUPPORTED`]). Not looked
+//! at are properties of librdkafka's own timers and buffers (`socket.timeout.ms`, `reconnect.backoff.ms`, `socket.send.buffer.bytes`): time limits are
+//! those of the group, and pauses between attempts are short.
 
 use std::fmt;
 use std::time::Duration;
@@ -32,7 +36,10 @@ pub(crate) struct WireSettings {
 /// Properties of librdkafka's that decide how safe a connection is and have no equivalent here, each with its reason. They are refused, for a
 /// connection that is less safe than what was asked for is worse than none.
 const UNSUPPORTED: &[(&str, &str)] = &[
-    ("ssl.engine.location", "the connection to the group's coordinator has no OpenSSL engines: give the key as ssl.key.location or ssl.keystore.location"),
+    (
+        "ssl.engine.location",
+        "the connection to the group's coordinator has no OpenSSL engines: give the key as ssl.key.location or ssl.keystore.location",
+    ),
     ("ssl.providers", "the connection to the group's coordinator has OpenSSL's default providers only"),
 ];
 
@@ -137,7 +144,8 @@ mod tests {
         assert!(settings.tls.is_none() && settings.sasl.is_none() && settings.keepalive);
         assert_eq!((settings.session_timeout.as_secs(), settings.heartbeat_interval.as_secs()), (10, 1));
         assert_eq!((settings.setup_timeout.as_secs(), settings.max_response_bytes), (30, 100_000_000));
-        let given = [("socket.connection.setup.timeout.ms", "2000"), ("broker.address.family", "v4"), ("session.timeout.ms", "7000")];
+        let given =
+            [("socket.connection.setup.timeout.ms", "2000"), ("broker.address.family", "v4"), ("session.timeout.ms", "7000")];
         let settings = read(&given).unwrap();
         assert_eq!((settings.setup_timeout.as_secs(), settings.family, settings.session_timeout.as_secs()), (2, Family::V4, 7));
     }
@@ -160,7 +168,12 @@ mod tests {
 
     #[test]
     fn secrets_are_not_shown() {
-        let secret = [("security.protocol", "sasl_ssl"), ("sasl.mechanism", "PLAIN"), ("sasl.username", "me"), ("sasl.password", "hunter2")];
+        let secret = [
+            ("security.protocol", "sasl_ssl"),
+            ("sasl.mechanism", "PLAIN"),
+            ("sasl.username", "me"),
+            ("sasl.password", "hunter2"),
+        ];
         assert!(!format!("{:?}", read(&secret).unwrap()).contains("hunter2"));
     }
 }

@@ -159,7 +159,8 @@ pub(super) fn transport(address: &Address, what: &str, error: &io::Error) -> Fai
     if error.kind() == io::ErrorKind::UnexpectedEof {
         return failed(Code::BrokerTransportFailure, "the broker has closed the connection");
     }
-    let of_tls = error.get_ref().and_then(|inner| inner.downcast_ref::<openssl::ssl::Error>()).and_then(openssl::ssl::Error::ssl_error);
+    let of_tls =
+        error.get_ref().and_then(|inner| inner.downcast_ref::<openssl::ssl::Error>()).and_then(openssl::ssl::Error::ssl_error);
     match of_tls.map(reasons) {
         // A connection that has ended, as without TLS.
         Some(reason) if reason.contains("unexpected eof") => failed(Code::BrokerTransportFailure, &reason),
@@ -198,7 +199,9 @@ fn shake_hands(tls: &Tls, address: &Address, timed: Timed) -> Result<SslStream<T
         match (error.io_error(), error.ssl_error()) {
             (Some(error), _) if error.kind() == io::ErrorKind::TimedOut => transport(address, "the SSL handshake", error),
             (_, Some(error)) => failed(reasons(error)),
-            _ => failed("the broker has closed the connection: it may not speak TLS, or ask for a certificate of ours".to_owned()),
+            _ => {
+                failed("the broker has closed the connection: it may not speak TLS, or ask for a certificate of ours".to_owned())
+            }
         }
     })
 }

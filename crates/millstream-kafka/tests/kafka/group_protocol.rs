@@ -32,12 +32,21 @@ pub(crate) struct Member {
 
 impl Member {
     pub(crate) fn new(config: &KafkaConfig, group: &str, client_id: &str) -> Self {
-        Self { line: KafkaCoordinator::new(config, group, client_id, REBALANCE).unwrap(), id: None, generation: -1, members: None }
+        Self {
+            line: KafkaCoordinator::new(config, group, client_id, REBALANCE).unwrap(),
+            id: None,
+            generation: -1,
+            members: None,
+        }
     }
 
     fn ask_to_join(&mut self, owned: &[TopicPartition], note: u8) {
-        let metadata =
-            MemberMetadata { topics: vec!["clicks".into()], owned: owned.to_vec(), generation: self.generation, user_data: vec![note] };
+        let metadata = MemberMetadata {
+            topics: vec!["clicks".into()],
+            owned: owned.to_vec(),
+            generation: self.generation,
+            user_data: vec![note],
+        };
         self.line.join(JoinRequest { member: self.id.clone(), metadata }).unwrap();
     }
 
@@ -168,7 +177,15 @@ fn members_join_are_assigned_what_the_leader_says_and_are_seen_by_the_tools_of_k
     assert_eq!(seen, [("first", "127.0.0.1"), ("second", "127.0.0.1")]);
 
     let mut groups = tool("org.apache.kafka.tools.consumer.group.ConsumerGroupCommand");
-    groups.args(["--bootstrap-server", Cluster::shared().bootstrap_servers(), "--describe", "--group", "seen", "--members", "--verbose"]);
+    groups.args([
+        "--bootstrap-server",
+        Cluster::shared().bootstrap_servers(),
+        "--describe",
+        "--group",
+        "seen",
+        "--members",
+        "--verbose",
+    ]);
     let said = String::from_utf8(groups.output().unwrap().stdout).unwrap();
     for (member, partition) in [(&first, "clicks(0)"), (&second, "clicks(1)")] {
         let line = said.lines().find(|line| line.contains(&*member.id())).unwrap_or_else(|| panic!("{said}"));
@@ -213,7 +230,8 @@ fn a_member_is_evicted_by_another_at_once() {
     second.ask_to_join(&[], 9);
     assert_eq!(first.answer(), Answer::Rebalance);
     first.ask_to_join(&[], 1);
-    (first.joined(), second.joined());
+    first.joined();
+    second.joined();
     assert_ne!(second.id(), before);
 }
 
@@ -228,7 +246,8 @@ fn joining_again_after_an_eviction_takes_milliseconds() {
         second.ask_to_join(&[], 2);
         assert_eq!(first.answer(), Answer::Rebalance);
         first.ask_to_join(&[], 1);
-        (first.joined(), second.joined());
+        first.joined();
+        second.joined();
         sync_both(&mut first, &mut second);
         std::thread::park_timeout(Duration::from_millis(300));
         let dead = second.id();
@@ -451,4 +470,18 @@ fn transactions_of_a_producer_that_is_gone_are_ended_and_it_is_fenced() {
     assert_eq!(crate::support::read_all(&broker, &tp("ended", 0)), Vec::<String>::new());
     transactions.end_transactions(&[], SOON).unwrap();
     transactions.end_transactions(&["nobody-ever-had-this"], SOON).unwrap();
+}
+
+#[test]
+fn older_brokers_speak_the_same_protocol() {
+    let cluster = Cluster::start_version("3.9.1", 1);
+    let config = config(&cluster, &[]);
+    let mut member = Member::new(&config, "older", "member");
+    member.join_alone(&[tp("clicks", 0)]);
+    assert_eq!(describe_group(&config, "older", SOON).unwrap().protocol, "millstream");
+    assert_eq!(describe_group(&config, "nobody", SOON).unwrap().members, []);
+    let mut other = Member::new(&config, "older", "other");
+    other.line.remove(&[member.id()], "it is dead").unwrap();
+    assert_eq!(member.answer(), Answer::Gone(Gone::UnknownMember));
+    KafkaTransactions::new(&config, "ender").unwrap().end_transactions(&["gone"], SOON).unwrap();
 }

@@ -26,7 +26,8 @@ fn succeed(command: &mut Command) -> Output {
 /// Brokers that end a session after two seconds.
 fn with_passwords() -> Cluster {
     let scram = "org.apache.kafka.common.security.scram.ScramLoginModule required;";
-    let bearer = "org.apache.kafka.common.security.oauthbearer.OAuthBearerLoginModule required unsecuredLoginStringClaim_sub=admin;";
+    let bearer =
+        "org.apache.kafka.common.security.oauthbearer.OAuthBearerLoginModule required unsecuredLoginStringClaim_sub=admin;";
     let cluster = Cluster::start_with(
         1,
         &[
@@ -222,7 +223,8 @@ fn certificates_are_shown_and_checked() {
         [trusting.as_slice(), &with_keystore].concat(),
         [trusting.as_slice(), &with_files, &[("ssl.cipher.suites", "ECDHE-ECDSA-AES256-GCM-SHA384")]].concat(),
         [[("ssl.ca.pem", server_pem.as_str())].as_slice(), &with_pem, &[("ssl.curves.list", "P-256")]].concat(),
-        [[("ssl.ca.location", other.as_str()), ("enable.ssl.certificate.verification", "false")].as_slice(), &with_files].concat(),
+        [[("ssl.ca.location", other.as_str()), ("enable.ssl.certificate.verification", "false")].as_slice(), &with_files]
+            .concat(),
     ];
     for (number, properties) in good.iter().enumerate() {
         let config = certified.config(properties);

@@ -4,7 +4,9 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
-use kafka_protocol::messages::{ApiVersionsResponse, DescribeGroupsRequest, DescribeGroupsResponse, SaslAuthenticateResponse, SaslHandshakeResponse};
+use kafka_protocol::messages::{
+    ApiVersionsResponse, DescribeGroupsRequest, DescribeGroupsResponse, SaslAuthenticateResponse, SaslHandshakeResponse,
+};
 
 use super::super::testing::{FakeBroker, Reaction, Received, versions};
 use super::super::{Cluster, CoordinatorLine, CoordinatorOf};
@@ -51,7 +53,11 @@ fn assert_fails_once(broker: &FakeBroker, code: Code, part: &str) {
 
 #[test]
 fn a_connection_that_is_cut_is_made_again() {
-    assert_fails_once(&wrong_once(ApiKey::DescribeGroups, |_, _| Reaction::Close), Code::BrokerTransportFailure, "closed the connection");
+    assert_fails_once(
+        &wrong_once(ApiKey::DescribeGroups, |_, _| Reaction::Close),
+        Code::BrokerTransportFailure,
+        "closed the connection",
+    );
     let within = wrong_once(ApiKey::DescribeGroups, |_, right| Reaction::LastBytes(right[..right.len() - 1].to_vec()));
     assert_fails_once(&within, Code::BrokerTransportFailure, "within an answer");
     let half_closed = wrong_once(ApiKey::DescribeGroups, |_, _| Reaction::LastBytes(Vec::new()));
@@ -91,7 +97,8 @@ fn an_answer_that_comes_byte_by_byte_or_not_at_all_is_not_waited_for_longer_than
 #[test]
 fn a_broker_that_is_too_old_is_refused_by_name() {
     for newest in [0, 2, 4, 6] {
-        let broker = FakeBroker::start(move |received| (received.key == ApiKey::ApiVersions).then(|| received.answer(&versions(newest))));
+        let broker =
+            FakeBroker::start(move |received| (received.key == ApiKey::ApiVersions).then(|| received.answer(&versions(newest))));
         let failure = describe(&mut line(&broker, &[]).0, SOON).expect_err("it is too old");
         assert_eq!(failure.code, Code::UnsupportedVersion, "{failure}");
         assert!(failure.to_string().contains("older than Apache Kafka 2.5"), "{failure}");
@@ -132,8 +139,12 @@ fn who_we_are_is_said_again_before_the_session_ends() {
         ApiKey::DescribeGroups => Some(received.answer(&DescribeGroupsResponse::default())),
         _ => None,
     });
-    let login =
-        [("security.protocol", "sasl_plaintext"), ("sasl.mechanism", "PLAIN"), ("sasl.username", "me"), ("sasl.password", "secret")];
+    let login = [
+        ("security.protocol", "sasl_plaintext"),
+        ("sasl.mechanism", "PLAIN"),
+        ("sasl.username", "me"),
+        ("sasl.password", "secret"),
+    ];
     let (mut line, _) = line(&broker, &login);
     describe(&mut line, SOON).expect("an answer");
     describe(&mut line, SOON).expect("an answer");
