@@ -9,7 +9,7 @@ use rdkafka::error::RDKafkaErrorCode as Code;
 
 use super::WireSettings;
 use super::address::Address;
-use super::connection::{Connection, Dial, REQUEST_TIMEOUT};
+use super::connection::{Connection, Dial};
 use super::stream::Abort;
 use super::tls::Tls;
 use crate::config::{ConfigError, KafkaConfig};
@@ -18,8 +18,12 @@ use crate::context::lock;
 use crate::error::is_handshake;
 use crate::ffi::Failure;
 
-/// How long a broker that is asked for a coordinator may take, from connecting on. Another one is asked then.
-const LOOKUP_TIMEOUT: Duration = Duration::from_secs(3);
+/// How long a broker may take to be connected to, and to say who the coordinator is. One that hangs takes connections and says nothing, and the others
+/// take a few seconds to choose another coordinator.
+pub(super) const FIRST_PATIENCE: Duration = Duration::from_millis(1500);
+
+/// Where all are slow, so many attempts have twice the time of as many before, up to `socket.connection.setup.timeout.ms`.
+const ATTEMPTS: u32 = 3;
 
 /// What connecting to any broker of the cluster needs, and which brokers there are.
 pub(crate) struct Cluster {
@@ -71,33 +75,43 @@ impl Cluster {
     }
 
     /// Asks one broker after the other. The connection is to the one that has answered.
-    pub(super) fn find(&self, what: &CoordinatorOf, abort: &Abort) -> Result<(Address, Connection), Failure> {
+    pub(super) fn find(&self, what: &CoordinatorOf, abort: &Abort, patience: Duration) -> Result<(Address, Connection), Failure> {
         let brokers = lock(&self.brokers).clone();
         let mut failure = Failure::new(Code::AllBrokersDown, "no broker is known");
         for broker in brokers {
-            match self.ask(&broker, what, abort) {
+            match self.ask(&broker, what, abort, patience) {
                 Ok(found) => return Ok(found),
                 Err(reason) => failure = reason,
             }
-            // Asked last the next time.
-            lock(&self.brokers).sort_by_key(|known| *known == broker);
+            self.ask_last(&broker);
         }
         Err(failure)
     }
 
-    fn ask(&self, broker: &Address, what: &CoordinatorOf, abort: &Abort) -> Result<(Address, Connection), Failure> {
-        let mut connection = self.connect(broker, abort, LOOKUP_TIMEOUT)?;
-        let answer = coordinator_of(&mut connection, what)?;
+    /// A broker that did not answer is the last to be asked the next time.
+    pub(super) fn ask_last(&self, broker: &Address) {
+        lock(&self.brokers).sort_by_key(|known| known == broker);
+    }
+
+    fn ask(
+        &self,
+        broker: &Address,
+        what: &CoordinatorOf,
+        abort: &Abort,
+        patience: Duration,
+    ) -> Result<(Address, Connection), Failure> {
+        let mut connection = self.connect(broker, abort, patience)?;
+        let answer = coordinator_of(&mut connection, what, patience)?;
         self.answered();
-        self.learn_brokers(&mut connection);
+        self.learn_brokers(&mut connection, patience);
         Ok((answer?, connection))
     }
 
     /// The brokers there are now. What is known stays where that cannot be told.
-    fn learn_brokers(&self, connection: &mut Connection) {
+    fn learn_brokers(&self, connection: &mut Connection, patience: Duration) {
         // No topic, and nothing created.
         let request = MetadataRequest::default().with_topics(Some(Vec::new())).with_allow_auto_topic_creation(false);
-        let Ok(answer) = connection.call(&request, LOOKUP_TIMEOUT) else { return };
+        let Ok(answer) = connection.call(&request, patience) else { return };
         let address = |host: &StrBytes, port: i32| Some(Address { host: host.to_string(), port: u16::try_from(port).ok()? });
         let found: Vec<_> = answer.brokers.iter().filter_map(|broker| address(&broker.host, broker.port)).collect();
         let mut known = lock(&self.brokers);
@@ -109,8 +123,12 @@ impl Cluster {
 }
 
 /// What a broker says of who coordinates it. The outer error is that of the connection, which is of no use any more.
-pub(super) fn coordinator_of(connection: &mut Connection, what: &CoordinatorOf) -> Result<Result<Address, Failure>, Failure> {
-    let answer = connection.call(&what.request(), LOOKUP_TIMEOUT)?;
+pub(super) fn coordinator_of(
+    connection: &mut Connection,
+    what: &CoordinatorOf,
+    patience: Duration,
+) -> Result<Result<Address, Failure>, Failure> {
+    let answer = connection.call(&what.request(), patience)?;
     let said = answer.error_message.filter(|said| !said.is_empty() && **said != *"NONE");
     let checked = Failure::check_with(answer.error_code.into(), || said.map_or_else(String::new, |said| said.to_string()));
     Ok(checked.map(|()| Address { host: answer.host.to_string(), port: u16::try_from(answer.port).unwrap_or_default() }))
@@ -132,54 +150,63 @@ pub(crate) struct CoordinatorLine {
     what: CoordinatorOf,
     abort: Arc<Abort>,
     connection: Option<Connection>,
-    coordinator: Option<Address>,
+    /// Attempts to connect that were not answered in time, since one was.
+    timeouts: u32,
 }
 
 impl CoordinatorLine {
     pub(crate) fn new(cluster: Arc<Cluster>, what: CoordinatorOf, abort: Arc<Abort>) -> Self {
-        Self { cluster, what, abort, connection: None, coordinator: None }
+        Self { cluster, what, abort, connection: None, timeouts: 0 }
     }
 
     /// Sends a request to the coordinator and waits for its answer, for at most so long once it is found and connected to. After a failure the
     /// coordinator is looked for again; the request may have been received.
     pub(crate) fn call<R: Request>(&mut self, request: &R, within: Duration) -> Result<R::Response, Failure> {
-        self.connect()?;
-        let answer = match &mut self.connection {
-            Some(connection) => connection.call(request, within),
-            None => Err(Failure::new(Code::BrokerTransportFailure, "there is no connection")),
-        };
+        let answer = self.connected()?.call(request, within);
         match &answer {
             Ok(_) => self.cluster.answered(),
-            Err(_) => self.forget(),
+            Err(_) => {
+                if let Some(connection) = &self.connection {
+                    self.cluster.ask_last(connection.address());
+                }
+                self.forget();
+            }
         }
         answer
     }
 
     /// Connects, if there is no connection. What the next request waits for is then its answer alone.
     pub(crate) fn connect(&mut self) -> Result<(), Failure> {
-        if self.connection.is_some() {
-            return Ok(());
-        }
-        let coordinator = match self.coordinator.take() {
-            Some(coordinator) => coordinator,
-            None => {
-                let (coordinator, connection) = self.cluster.find(&self.what, &self.abort)?;
-                self.connection = (*connection.address() == coordinator).then_some(connection);
-                coordinator
-            }
+        self.connected().map(drop)
+    }
+
+    fn connected(&mut self) -> Result<&mut Connection, Failure> {
+        let connection = match self.connection.take() {
+            Some(connection) => connection,
+            None => self.find().inspect_err(|failure| {
+                if failure.code == Code::OperationTimedOut {
+                    self.timeouts += 1;
+                }
+            })?,
         };
-        if self.connection.is_none() {
-            let within = self.cluster.settings.setup_timeout.min(REQUEST_TIMEOUT);
-            self.connection = Some(self.cluster.connect(&coordinator, &self.abort, within)?);
+        self.timeouts = 0;
+        Ok(self.connection.insert(connection))
+    }
+
+    fn find(&mut self) -> Result<Connection, Failure> {
+        let doublings = (self.timeouts / ATTEMPTS).min(10);
+        let patience = (FIRST_PATIENCE * (1 << doublings)).min(self.cluster.settings.setup_timeout);
+        let (coordinator, connection) = self.cluster.find(&self.what, &self.abort, patience)?;
+        if *connection.address() == coordinator {
+            return Ok(connection);
         }
-        self.coordinator = Some(coordinator);
-        Ok(())
+        let connected = self.cluster.connect(&coordinator, &self.abort, patience);
+        connected.inspect_err(|_| self.cluster.ask_last(&coordinator))
     }
 
     /// The coordinator is another one now: it is looked for before the next request.
     pub(crate) fn forget(&mut self) {
         self.connection = None;
-        self.coordinator = None;
         // It keeps the socket open otherwise.
         self.abort.cut();
     }

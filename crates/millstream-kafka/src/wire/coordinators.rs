@@ -8,7 +8,7 @@ use kafka_protocol::protocol::Request;
 
 use super::address::Address;
 use super::connection::{Connection, REQUEST_TIMEOUT};
-use super::coordinator::{Cluster, CoordinatorOf, coordinator_of};
+use super::coordinator::{Cluster, CoordinatorOf, FIRST_PATIENCE, coordinator_of};
 use super::stream::Abort;
 use crate::ffi::Failure;
 
@@ -35,11 +35,19 @@ impl Coordinators {
         within: Duration,
     ) -> Result<R::Response, Failure> {
         let coordinator = self.find(what)?;
-        let position = self.connection_to(&coordinator)?;
+        let position = match self.connection_to(&coordinator) {
+            Ok(position) => position,
+            Err(failure) => {
+                self.cluster.ask_last(&coordinator);
+                self.forget(what);
+                return Err(failure);
+            }
+        };
         let answer = self.connections[position].call(request, within);
         match &answer {
             Ok(_) => self.cluster.answered(),
             Err(_) => {
+                self.cluster.ask_last(&coordinator);
                 self.connections.swap_remove(position);
                 self.forget(what);
             }
@@ -59,7 +67,7 @@ impl Coordinators {
         let found = match self.ask_a_connected_one(what) {
             Some(found) => found?,
             None => {
-                let (found, connection) = self.cluster.find(what, &self.abort)?;
+                let (found, connection) = self.cluster.find(what, &self.abort, FIRST_PATIENCE)?;
                 self.connections.retain(|known| known.address() != connection.address());
                 self.connections.push(connection);
                 found
@@ -72,7 +80,7 @@ impl Coordinators {
     /// What a broker says that is connected to already; none where none answers.
     fn ask_a_connected_one(&mut self, what: &CoordinatorOf) -> Option<Result<Address, Failure>> {
         while let Some(connection) = self.connections.last_mut() {
-            match coordinator_of(connection, what) {
+            match coordinator_of(connection, what, FIRST_PATIENCE) {
                 Ok(answer) => return Some(answer),
                 Err(_) => self.connections.pop(),
             };

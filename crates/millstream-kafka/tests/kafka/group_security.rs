@@ -229,8 +229,11 @@ fn certificates_are_shown_and_checked() {
     for (number, properties) in good.iter().enumerate() {
         let config = certified.config(properties);
         let mut member = Member::new(&config, &format!("certified-{number}"), "member");
+        let began = Instant::now();
         member.join_alone(&[]);
+        let first = began.elapsed();
         member.join_alone(&[]);
+        println!("joining took {first:.1?} with all handshakes, and joining again {:.1?}", began.elapsed() - first);
         let broker = KafkaBroker::new(config).unwrap();
         patiently(|| broker.cluster_id());
     }
