@@ -101,9 +101,11 @@ fn what_passes_is_waited_for_and_told_once_a_second() {
             move |received, time| if time < 6 { not_joined(received, code, "") } else { joined(received, "client-1", 1) },
         );
         let mut line = member(&broker);
+        let began = Instant::now();
         join(&mut line, Some("client-1"), 0);
         let errors = joins_as(&mut line, "client-1", 1);
-        assert!((1..=3).contains(&errors.len()), "{code}: {errors:?}");
+        let at_most = began.elapsed().as_secs() + 1;
+        assert!(!errors.is_empty() && errors.len() as u64 <= at_most, "{code}: {errors:?}");
         for error in errors {
             assert_eq!(error.kind(), ErrorKind::Retry, "{error}");
             assert!(error.to_string().starts_with("joining group group failed"), "{error}");
@@ -218,7 +220,7 @@ fn a_member_that_is_dropped_does_not_leave_whatever_it_waits_for() {
     std::thread::park_timeout(Duration::from_millis(200));
     let began = Instant::now();
     drop(line);
-    assert!(began.elapsed() < Duration::from_secs(1), "it took {:?}", began.elapsed());
+    assert!(began.elapsed() < Duration::from_secs(3), "it took {:?}", began.elapsed());
     assert_eq!(broker.count(ApiKey::LeaveGroup), 0);
 }
 

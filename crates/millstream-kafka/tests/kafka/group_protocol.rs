@@ -274,7 +274,7 @@ fn a_member_that_leaves_frees_its_place_and_one_that_is_dropped_keeps_it() {
     let (id, generation) = (member.id(), member.generation);
     let began = Instant::now();
     drop(member);
-    assert!(began.elapsed() < Duration::from_secs(1), "dropping took {:?}", began.elapsed());
+    assert!(began.elapsed() < Duration::from_secs(3), "dropping took {:?}", began.elapsed());
     assert_eq!(describe_group(&config, "kept", SOON).unwrap().members.len(), 1);
 
     // In its next life it has the same id at once.
@@ -484,4 +484,17 @@ fn older_brokers_speak_the_same_protocol() {
     other.line.remove(&[member.id()], "it is dead").unwrap();
     assert_eq!(member.answer(), Answer::Gone(Gone::UnknownMember));
     KafkaTransactions::new(&config, "ender").unwrap().end_transactions(&["gone"], SOON).unwrap();
+}
+
+#[test]
+fn transactions_are_ended_when_their_coordinator_is_back() {
+    let cluster = Cluster::start(1);
+    let mut transactions = KafkaTransactions::new(&config(&cluster, &[]), "ender").unwrap();
+    transactions.end_transactions(&["one"], SOON).unwrap();
+    cluster.kill(0);
+    let error = transactions.end_transactions(&["one"], Duration::from_secs(1)).unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Retry, "{error}");
+    assert!(error.to_string().contains("transactional id one"), "{error}");
+    cluster.start_again(0);
+    transactions.end_transactions(&["one", "two"], SOON).unwrap();
 }

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use kafka_test_server::{Cluster, tool};
 use millstream::broker::{Broker, ErrorKind};
-use millstream_kafka::{KafkaBroker, KafkaConfig, KafkaTransactions};
+use millstream_kafka::{KafkaBroker, KafkaConfig, KafkaTransactions, describe_group};
 use openssl::pkcs12::Pkcs12;
 use openssl::symm::Cipher;
 
@@ -138,6 +138,37 @@ fn who_is_not_let_in_is_told_why() {
     let error = member.refusal();
     assert_eq!(error.kind(), ErrorKind::Retry, "{error}");
     assert!(error.to_string().contains("check security.protocol"), "{error}");
+}
+
+#[test]
+fn missing_rights_are_named_with_what_they_are_for() {
+    let users = PLAIN_LOGIN.replace(';', " user_engine=engine-secret;");
+    let cluster = Cluster::start_with(
+        1,
+        &[
+            ("listener.security.protocol.map", "CONTROLLER:PLAINTEXT,PLAINTEXT:SASL_PLAINTEXT"),
+            ("inter.broker.listener.name", "PLAINTEXT"),
+            ("sasl.mechanism.inter.broker.protocol", "PLAIN"),
+            ("sasl.enabled.mechanisms", "PLAIN"),
+            ("listener.name.plaintext.plain.sasl.jaas.config", &users),
+            ("authorizer.class.name", "org.apache.kafka.metadata.authorizer.StandardAuthorizer"),
+            ("super.users", "User:admin;User:ANONYMOUS"),
+        ],
+    );
+    let config = config(&cluster, &login("PLAIN", "engine", "engine-secret"));
+    let refused = Member::new(&config, "guarded", "member").refusal();
+    let described = describe_group(&config, "guarded", SOON).unwrap_err();
+    let ended = KafkaTransactions::new(&config, "ender").unwrap().end_transactions(&["guarded-0"], SOON).unwrap_err();
+    for (error, parts) in [
+        (refused, ["joining group guarded", "GroupAuthorizationFailed", "kafka-acls"]),
+        (described, ["describing group guarded", "GroupAuthorizationFailed", "kafka-acls"]),
+        (ended, ["transactional id guarded-0", "TransactionalIdAuthorizationFailed", "kafka-acls"]),
+    ] {
+        assert_eq!(error.kind(), ErrorKind::Stop, "{error}");
+        for part in parts {
+            assert!(error.to_string().contains(part), "{part} is not in {error}");
+        }
+    }
 }
 
 /// Keys, certificates and the cluster that asks for them.
