@@ -9,10 +9,12 @@ use rdkafka::config::RDKafkaLogLevel;
 use rdkafka::error::KafkaError;
 
 use crate::connection::Connection;
+use crate::wire::WireSettings;
 
 /// Where the cluster is, and how to talk to it.
 ///
-/// A property that the engine must decide, and one that librdkafka does not know, is refused when this is made.
+/// A property that the engine must decide, one that librdkafka does not know, and one that is about the safety of a connection and that librdkafka alone
+/// could honour, is refused when this is made.
 #[derive(Clone)]
 pub struct KafkaConfig {
     bootstrap_servers: String,
@@ -41,6 +43,14 @@ pub enum ConfigError {
         /// The value.
         value: String,
         /// librdkafka's words.
+        reason: String,
+    },
+    /// The property exists, but this client cannot do what it asks for.
+    #[error("{key} cannot be honoured: {reason}")]
+    Unsupported {
+        /// The property.
+        key: String,
+        /// What is missing.
         reason: String,
     },
     /// There is no address.
@@ -119,6 +129,8 @@ impl KafkaConfig {
             connection: Arc::default(),
         };
         config.client(Role::Admin).create_native_config().map_err(|error| config.invalid(&error))?;
+        // Whoever decides who holds what connects without librdkafka.
+        config.wire_settings()?;
         Ok(config)
     }
 
@@ -147,6 +159,21 @@ impl KafkaConfig {
     /// What the clients of this configuration, and of its copies, know together of their cluster.
     pub(crate) fn connection(&self) -> Arc<Connection> {
         self.connection.clone()
+    }
+
+    /// How brokers are connected to without librdkafka.
+    ///
+    /// # Errors
+    /// Names a property that can be honoured by librdkafka alone.
+    pub(crate) fn wire_settings(&self) -> Result<WireSettings, ConfigError> {
+        let client = self.client(Role::Member { group: "group", member: "member" });
+        let native = client.create_native_config().map_err(|error| self.invalid(&error))?;
+        let mut settings = WireSettings::read(&native)?;
+        let transactional = self.client(Role::Transactional { id: "" });
+        if let Some(millis) = transactional.get("transaction.timeout.ms").and_then(|time| time.parse().ok()) {
+            settings.transaction_timeout = Duration::from_millis(millis);
+        }
+        Ok(settings)
     }
 
     fn invalid(&self, error: &KafkaError) -> ConfigError {
@@ -350,10 +377,10 @@ mod tests {
 
     #[test]
     fn what_is_given_goes_over_our_defaults_and_under_what_the_engine_decides() {
-        let config = config(&[("transaction.timeout.ms", "20000"), ("security.protocol", "SASL_SSL")]).unwrap();
+        let config = config(&[("transaction.timeout.ms", "20000"), ("security.protocol", "SSL")]).unwrap();
         let client = config.client(Role::Transactional { id: "app-0-1" });
         assert_eq!(client.get("transaction.timeout.ms"), Some("20000"));
-        assert_eq!(client.get("security.protocol"), Some("SASL_SSL"));
+        assert_eq!(client.get("security.protocol"), Some("SSL"));
         assert_eq!((client.get("acks"), client.get("transactional.id")), (Some("all"), Some("app-0-1")));
     }
 

@@ -4,6 +4,9 @@
 //! fetchers of what they are assigned, transactional producers fenced by epoch and generation, readers of committed records, topics and positions. [`KafkaIntake`] is for
 //! records that come from outside. No state, no topology, no HTTP: this crate moves records and says what became of them.
 //!
+//! Beside librdkafka, `wire` speaks Kafka's protocol for what librdkafka has not: [`KafkaCoordinator`] is a member of a group whose members decide
+//! themselves who holds what, [`KafkaTransactions`] ends the transactions of producers that are gone.
+//!
 //! Any librdkafka property can be set by its own name in [`KafkaConfig`], except those that exactly-once rests on.
 
 mod batch;
@@ -16,6 +19,7 @@ mod error;
 mod fetcher;
 #[allow(unsafe_code, reason = "librdkafka is C, and its wrapper does not reach everything that is needed")]
 mod ffi;
+mod group;
 #[cfg(test)]
 mod handshake;
 mod intake;
@@ -28,12 +32,16 @@ mod producer;
 mod reader;
 mod rebalances;
 mod settings;
+mod transactions;
+mod wire;
 
 pub use batch::KafkaBatch;
 pub use broker::{GroupMember, KafkaBroker, Obstacle};
 pub use config::{ConfigError, KafkaConfig};
 pub use fetcher::KafkaFetcher;
+pub use group::{DescribedGroup, DescribedMember, KafkaCoordinator, describe_group};
 pub use intake::{KafkaIntake, Outcome};
 pub use membership::KafkaMembership;
 pub use producer::KafkaProducer;
 pub use reader::KafkaReader;
+pub use transactions::KafkaTransactions;

@@ -39,6 +39,8 @@ fn check_kafka(config: &Config, settings: &Settings) -> Result<(), ConfigError> 
         }
         Refused::Reserved { key, reason } => (key.as_str(), format!("cannot be set: {reason}")),
         Refused::Invalid { key, reason, .. } => (key.as_str(), reason.clone()),
+        // What is missing may be a property that is not set: it is named in the reason.
+        Refused::Unsupported { key, .. } => (key.as_str(), refused.to_string()),
     };
     // librdkafka may name a property by another of its names.
     let known = settings.get(&format!("{KAFKA_SECTION}.{name}")).is_some();

@@ -35,12 +35,12 @@ impl Failure {
     }
 
     /// The outcome that a code stands for.
-    pub(super) fn check(number: i32) -> Result<(), Self> {
+    pub(crate) fn check(number: i32) -> Result<(), Self> {
         if number == codes::NO_ERROR { Ok(()) } else { Err(Self::of_number(number)) }
     }
 
     /// As [`Failure::check`], with what is said about it, if anything.
-    pub(super) fn check_with(number: i32, text: impl FnOnce() -> String) -> Result<(), Self> {
+    pub(crate) fn check_with(number: i32, text: impl FnOnce() -> String) -> Result<(), Self> {
         if number == codes::NO_ERROR { Ok(()) } else { Err(Self::with_text(number, text())) }
     }
 
@@ -49,7 +49,7 @@ impl Failure {
     }
 
     /// The failure that a code stands for, one that librdkafka does not know included.
-    pub(super) fn of_number(number: i32) -> Self {
+    pub(crate) fn of_number(number: i32) -> Self {
         match codes::known(number) {
             Some(code) => Self::of_code(code),
             None => Self::unknown(number, String::new()),
@@ -57,7 +57,7 @@ impl Failure {
     }
 
     /// As [`Failure::of_number`], with what librdkafka says about it.
-    pub(super) fn with_text(number: i32, text: String) -> Self {
+    pub(crate) fn with_text(number: i32, text: String) -> Self {
         match codes::known(number) {
             Some(code) if text.is_empty() => Self::of_code(code),
             Some(code) => Self::new(code, text),

@@ -9,6 +9,8 @@ mod compression;
 mod contract;
 mod engine;
 mod fetching;
+mod group_protocol;
+mod group_security;
 mod measure;
 mod positions;
 mod rebalances;
