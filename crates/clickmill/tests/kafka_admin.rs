@@ -12,6 +12,7 @@ use std::sync::OnceLock;
 use std::time::Duration;
 
 use kafka_test_server::Cluster;
+use millstream::broker::group::Candidate;
 use millstream::broker::{
     Broker, CommittedOffset, FetchedBatch, Isolation, LogReader, MemberEvent, Membership, TransactionalProducer,
 };
@@ -240,7 +241,7 @@ fn positions_that_a_transaction_holds_are_reset_when_told_to() {
         KafkaConfig::new(Cluster::shared().bootstrap_servers(), [("transaction.timeout.ms".to_owned(), "600000".to_owned())])
             .unwrap();
     let broker = KafkaBroker::new(lasting).unwrap();
-    let mut member = broker.join("held", "member", &[app.topic("clicks").into()]).unwrap();
+    let mut member = broker.join(&Candidate::new("held", "member", &[app.topic("clicks").into()])).unwrap();
     let (partitions, fence) = loop {
         if let MemberEvent::Assigned { partitions, fence } = member.poll(Duration::from_millis(100)).unwrap() {
             break (partitions, fence);

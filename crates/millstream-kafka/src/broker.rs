@@ -11,8 +11,9 @@ pub use obstacle::Obstacle;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use millstream::broker::group::Candidate;
 use millstream::broker::{Broker, BrokerError, CommittedOffset, ErrorKind, Isolation, LogRange, TopicDescription, TopicSettings};
-use millstream::record::{Offset, Topic, TopicPartition};
+use millstream::record::{Offset, TopicPartition};
 use rdkafka::error::RDKafkaErrorCode as Code;
 use rdkafka::producer::Producer as _;
 
@@ -23,7 +24,7 @@ use crate::error::{broker_error, kind};
 use crate::fetcher::KafkaFetcher;
 use crate::ffi::{self, Admin, Failure, Producer};
 use crate::intake::KafkaIntake;
-use crate::membership::KafkaMembership;
+use crate::membership::{self, KafkaMembership};
 use crate::positions::Positions;
 use crate::producer::KafkaProducer;
 use crate::reader::{KafkaReader, Readers};
@@ -86,6 +87,11 @@ impl KafkaBroker {
         tracing::info!(topic, retention_ms = wanted, "the retention of the topic is changed");
         let settings = [(RETENTION_MS, wanted)];
         self.ask(PATIENCE, "changing the settings of topic", topic, |admin| admin.alter_topic_config(topic, &settings))
+    }
+
+    /// What it was made with.
+    pub(crate) fn config(&self) -> &KafkaConfig {
+        &self.shared.config
     }
 
     /// Sends a request, again for so long while it may succeed later.
@@ -242,11 +248,8 @@ impl Broker for KafkaBroker {
         })
     }
 
-    fn join(&self, group: &str, member: &str, topics: &[Topic]) -> Result<KafkaMembership, BrokerError> {
-        for topic in topics {
-            self.describe_topic(topic)?.ok_or_else(|| BrokerError::unknown_topic(topic))?;
-        }
-        KafkaMembership::join(&self.shared.config, group, member, topics)
+    fn join(&self, candidate: &Candidate) -> Result<KafkaMembership, BrokerError> {
+        membership::join(self, candidate)
     }
 
     fn fetcher(&self) -> Result<KafkaFetcher, BrokerError> {

@@ -20,7 +20,6 @@ pub struct KafkaConfig {
     bootstrap_servers: String,
     properties: BTreeMap<String, String>,
     replication_factor: Option<u16>,
-    static_membership: bool,
     connection: Arc<Connection>,
 }
 
@@ -61,8 +60,8 @@ pub enum ConfigError {
 /// What a client is for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Role<'a> {
-    /// A member of this group, with a name of its own. It fetches nothing.
-    Member { group: &'a str, member: &'a str },
+    /// A member of a group, which is not librdkafka's: what it takes of the properties.
+    Member,
     /// Questions about what this group has committed.
     Positions { group: &'a str },
     /// Fetches many partitions into one queue.
@@ -89,11 +88,11 @@ const RESERVED: &[(&str, &str)] = &[
     ("offset.store.method", "positions are committed in the transaction with what was counted up to them, and nowhere else"),
     ("auto.offset.reset", "a missing position is never guessed"),
     ("group.id", "it is the application id"),
-    ("group.instance.id", "it is the member's own name, where static membership is asked for"),
+    ("group.instance.id", "an instance that starts again goes on as the member that it was"),
     ("group.protocol", "the engine is a member of a classic group"),
     ("group.protocol.type", "the engine is a member of a classic group"),
     ("group.remote.assignor", "the engine is a member of a classic group"),
-    ("partition.assignment.strategy", "tasks that stay must keep running while others move: cooperative-sticky"),
+    ("partition.assignment.strategy", "the members of the group share the tasks themselves"),
     ("enable.partition.eof", "it tells the position at the end of a log"),
     ("transactional.id", "it is made of application id, instance id and thread"),
     ("enable.idempotence", "a record must not be written twice"),
@@ -121,13 +120,7 @@ impl KafkaConfig {
         if let Some((key, reason)) = RESERVED.iter().find(|(key, _)| properties.contains_key(*key)) {
             return Err(ConfigError::Reserved { key: (*key).to_owned(), reason });
         }
-        let config = Self {
-            bootstrap_servers,
-            properties,
-            replication_factor: None,
-            static_membership: false,
-            connection: Arc::default(),
-        };
+        let config = Self { bootstrap_servers, properties, replication_factor: None, connection: Arc::default() };
         config.client(Role::Admin).create_native_config().map_err(|error| config.invalid(&error))?;
         // Whoever decides who holds what connects without librdkafka.
         config.wire_settings()?;
@@ -137,13 +130,6 @@ impl KafkaConfig {
     /// The same, with topics created with so many copies of each partition; otherwise it is the brokers' default.
     pub fn with_replication_factor(self, replication_factor: u16) -> Self {
         Self { replication_factor: Some(replication_factor), ..self }
-    }
-
-    /// The same, with members that are known to the group by their names: one that starts again within the session timeout gets its
-    /// partitions back at once, and the broker then refuses what the one before still tries, for it has another member id. But one that
-    /// ends, in good order too, keeps its partitions from others until the session times out.
-    pub fn with_static_membership(self) -> Self {
-        Self { static_membership: true, ..self }
     }
 
     /// The servers that are asked first.
@@ -166,7 +152,7 @@ impl KafkaConfig {
     /// # Errors
     /// Names a property that can be honoured by librdkafka alone.
     pub(crate) fn wire_settings(&self) -> Result<WireSettings, ConfigError> {
-        let client = self.client(Role::Member { group: "group", member: "member" });
+        let client = self.client(Role::Member);
         let native = client.create_native_config().map_err(|error| self.invalid(&error))?;
         let mut settings = WireSettings::read(&native)?;
         let transactional = self.client(Role::Transactional { id: "" });
@@ -205,18 +191,12 @@ impl KafkaConfig {
         client.set("allow.auto.create.topics", "false");
         set(&mut client, decided(role));
         match role {
-            Role::Member { group, member } => {
-                if self.static_membership {
-                    client.set("group.instance.id", member);
-                }
-                client.set("group.id", group)
-            }
             Role::Positions { group } => client.set("group.id", group),
             Role::Transactional { id } => client.set("transactional.id", id),
             Role::Idempotent { batch_bytes, delivery } => limit_intake(&mut client, batch_bytes, delivery),
             // What it asks goes to the controller: one that is gone is to be noticed soon, for commits wait for the answer.
             Role::Admin => client.set("topic.metadata.refresh.interval.ms", "1000"),
-            Role::Fetcher | Role::Reader => &mut client,
+            Role::Member | Role::Fetcher | Role::Reader => &mut client,
         };
         client
     }
@@ -245,7 +225,6 @@ impl std::fmt::Debug for KafkaConfig {
             .field("bootstrap_servers", &self.bootstrap_servers)
             .field("properties", &shown.collect::<BTreeMap<_, _>>())
             .field("replication_factor", &self.replication_factor)
-            .field("static_membership", &self.static_membership)
             .finish()
     }
 }
@@ -311,7 +290,7 @@ const IDEMPOTENT: &[(&str, &str)] = &[
 
 fn defaults(role: Role<'_>) -> &'static [(&'static str, &'static str)] {
     match role {
-        Role::Member { .. } => MEMBERSHIP,
+        Role::Member => MEMBERSHIP,
         Role::Fetcher => FETCH,
         Role::Reader => FETCH_ALONE,
         Role::Transactional { .. } => TRANSACTIONAL,
@@ -342,12 +321,12 @@ const READER: &[(&str, &str)] = &[
 
 fn decided(role: Role<'_>) -> &'static [(&'static str, &'static str)] {
     match role {
-        Role::Member { .. } | Role::Positions { .. } => MEMBER,
+        Role::Positions { .. } => MEMBER,
         Role::Fetcher | Role::Reader => READER,
         Role::Transactional { .. } | Role::Idempotent { .. } => {
             &[("enable.idempotence", "true"), ("acks", "all"), ("delivery.report.only.error", "false")]
         }
-        Role::Admin => &[],
+        Role::Member | Role::Admin => &[],
     }
 }
 
@@ -386,7 +365,7 @@ mod tests {
 
     #[test]
     fn a_group_misses_a_dead_member_soon_unless_told_otherwise() {
-        let member = Role::Member { group: "app", member: "app-0" };
+        let member = Role::Member;
         let sessions = |properties| {
             let client = config(properties).unwrap().client(member);
             (client.get("session.timeout.ms").map(str::to_owned), client.get("heartbeat.interval.ms").map(str::to_owned))
@@ -398,7 +377,7 @@ mod tests {
     #[test]
     fn every_role_is_known_to_librdkafka() {
         let config = config(&[]).unwrap();
-        let (member, transactional) = (Role::Member { group: "app", member: "app-0" }, Role::Transactional { id: "app" });
+        let (member, transactional) = (Role::Member, Role::Transactional { id: "app" });
         let idempotent = Role::Idempotent { batch_bytes: 1_000, delivery: Duration::from_secs(5) };
         let positions = Role::Positions { group: "app" };
         for role in [member, positions, Role::Fetcher, Role::Reader, transactional, idempotent, Role::Admin] {

@@ -30,7 +30,6 @@ mod partitions;
 mod positions;
 mod producer;
 mod reader;
-mod rebalances;
 mod settings;
 mod transactions;
 mod wire;

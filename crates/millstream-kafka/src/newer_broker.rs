@@ -4,15 +4,14 @@ use std::sync::mpsc;
 use std::time::{Duration, Instant};
 
 use millstream::broker::{
-    Broker as _, BrokerError, ErrorKind, Fetched, FetchedBatch as _, Fetcher as _, LogReader as _, MemberEvent, Membership as _,
-    TransactionalProducer as _,
+    Broker as _, BrokerError, ErrorKind, Fetched, FetchedBatch as _, Fetcher as _, LogReader as _, TransactionalProducer as _,
 };
 use millstream::record::{Offset, Partition, Record, Timestamp, TopicPartition};
 use rdkafka::error::RDKafkaErrorCode as Code;
 use rdkafka::types::RDKafkaApiKey as Api;
 
 use crate::ffi::Mock;
-use crate::{KafkaBroker, KafkaConfig, KafkaMembership};
+use crate::{KafkaBroker, KafkaConfig};
 
 const SOON: Duration = Duration::from_secs(30);
 
@@ -93,25 +92,6 @@ fn a_fetcher_whose_fetches_fail_with_an_unknown_code_goes_on() {
             Fetched::Batch(batch) => position = batch.next_offset(),
             Fetched::Failed(partition, error) => panic!("{partition} is given up: {error}"),
             Fetched::Nothing => {}
-        }
-    }
-}
-
-#[test]
-fn a_member_that_is_refused_with_an_unknown_code_joins_later() {
-    let mock = mock();
-    mock.fail(Api::JoinGroup, &[INCONSISTENT_TOPIC_ID, FROM_THE_FUTURE]);
-    mock.fail(Api::SyncGroup, &[FROM_THE_FUTURE]);
-    let config = KafkaConfig::new(mock.servers(), []).expect("a configuration");
-    // Not by way of the broker, which would ask the controller for the topic: the mock has none.
-    let mut member = KafkaMembership::join(&config, "group", "member", &["clicks".into()]).expect("a member");
-    let began = Instant::now();
-    loop {
-        assert!(began.elapsed() < SOON, "nothing is assigned");
-        if let MemberEvent::Assigned { partitions, .. } = member.poll(Duration::from_millis(100)).expect("it passes")
-            && partitions == [clicks()]
-        {
-            break;
         }
     }
 }

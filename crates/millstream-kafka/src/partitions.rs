@@ -1,7 +1,7 @@
 //! Partitions as librdkafka takes them.
 
 use millstream::broker::{BrokerError, CommittedOffset};
-use millstream::record::{Partition, Topic, TopicPartition};
+use millstream::record::TopicPartition;
 use rdkafka::error::RDKafkaErrorCode;
 use rdkafka::{Offset as NativeOffset, TopicPartitionList};
 
@@ -11,19 +11,6 @@ use crate::ffi::Failure;
 /// A partition's number in the protocol.
 pub(crate) fn number(partition: &TopicPartition) -> i32 {
     partition.partition.0.try_into().unwrap_or(i32::MAX)
-}
-
-/// A list of partitions, each with the same offset.
-pub(crate) fn list_at<'a>(
-    partitions: impl IntoIterator<Item = &'a TopicPartition>,
-    offset: NativeOffset,
-) -> Result<TopicPartitionList, BrokerError> {
-    let mut list = TopicPartitionList::new();
-    for partition in partitions {
-        let added = list.add_partition_offset(&partition.topic, number(partition), offset);
-        added.map_err(|error| broker_error("naming", &partition.to_string(), &error.into()))?;
-    }
-    Ok(list)
 }
 
 /// A list of positions to commit.
@@ -42,15 +29,4 @@ pub(crate) fn list_of_positions(positions: &[(TopicPartition, CommittedOffset)])
         }
     }
     Ok(list)
-}
-
-/// The partitions of a list, in order.
-pub(crate) fn partitions_of(list: &TopicPartitionList) -> Vec<TopicPartition> {
-    let mut partitions: Vec<_> = list
-        .elements()
-        .iter()
-        .map(|element| TopicPartition::new(Topic::from(element.topic()), Partition(element.partition().max(0) as u32)))
-        .collect();
-    partitions.sort();
-    partitions
 }

@@ -7,6 +7,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use kafka_test_server::Cluster;
+use millstream::broker::group::Candidate;
 use millstream::broker::{Broker, Fetcher, LogReader, MemberEvent, Membership, TopicSettings};
 use millstream::record::{Offset, Partition, Record, Timestamp, TopicPartition};
 use millstream_kafka::{KafkaBroker, KafkaConfig};
@@ -64,7 +65,7 @@ fn that_no_broker_can_be_reached_is_said_once_and_so_is_that_it_is_over() {
     let clicks = TopicPartition::new("clicks", Partition(0));
     let intake = broker.intake().unwrap();
     // Clients of every kind, each connected.
-    let mut member = broker.join("group", "member", &["clicks".into()]).unwrap();
+    let mut member = broker.join(&Candidate::new("group", "member", &["clicks".into()])).unwrap();
     while !matches!(member.poll(Duration::from_millis(100)).unwrap(), MemberEvent::Assigned { .. }) {}
     let mut fetcher = broker.fetcher().unwrap();
     fetcher.start(&clicks, Offset(0)).unwrap();

@@ -12,6 +12,7 @@ use std::process::{Command, Stdio};
 use std::sync::Arc;
 use std::time::Duration;
 
+use millstream::broker::group::Candidate;
 use millstream::broker::local::Unit;
 use millstream::broker::{
     Broker, CommittedOffset, Fence, Fetched, FetchedBatch, Fetcher, Isolation, LogReader, MemberEvent, Membership, TopicSettings,
@@ -163,7 +164,7 @@ fn take_in(broker: &EmbeddedBroker, numbers: impl Iterator<Item = u64>) {
 }
 
 fn count(broker: &EmbeddedBroker) {
-    let mut member = broker.join(GROUP, "member", &["clicks".into()]).unwrap();
+    let mut member = broker.join(&Candidate::new(GROUP, "member", &["clicks".into()])).unwrap();
     let mut fetcher = broker.fetcher().unwrap();
     let mut producer = broker.producer("count").unwrap();
     let mut proof: Option<Fence> = None;

@@ -6,6 +6,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
+use millstream::broker::group::Candidate;
 use millstream::broker::local::{LocalBroker, MemoryBroker, MemoryLog, Unit};
 use millstream::broker::{
     Broker, CommittedOffset, Fence, FetchedBatch, Isolation, LogReader, MemberEvent, Membership, TopicSettings,
@@ -190,7 +191,7 @@ fn retention_by_size_drops_whole_segments() {
 
 /// The only member of a group.
 fn member(broker: &MemoryBroker, group: &str) -> (<MemoryBroker as Broker>::Membership, Fence) {
-    let mut member = broker.join(group, "member", &["log".into()]).unwrap();
+    let mut member = broker.join(&Candidate::new(group, "member", &["log".into()])).unwrap();
     let MemberEvent::Assigned { fence, .. } = member.poll(Duration::ZERO).unwrap() else { panic!("assigned") };
     (member, fence)
 }

@@ -5,6 +5,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use millstream::broker::group::Candidate;
 use millstream::broker::local::faults::{Call, Fault, FaultyBroker};
 use millstream::broker::local::{MemoryBroker, Unit};
 use millstream::broker::{
@@ -96,7 +97,7 @@ fn set_positions(broker: &MemoryBroker, topic: &str, offset: i64, metadata: &str
 
 /// Commits positions as a member of the group that then leaves.
 fn commit(broker: &MemoryBroker, topics: &[Topic], positions: impl FnOnce(Vec<TopicPartition>) -> Positions) {
-    let mut member = broker.join("app", "member", topics).expect("joined");
+    let mut member = broker.join(&Candidate::new("app", "member", topics)).expect("joined");
     let MemberEvent::Assigned { partitions, fence } = member.poll(Duration::ZERO).expect("told") else { panic!("assigned") };
     let mut producer = broker.producer("outside").expect("it is given");
     producer.begin().expect("begun");
@@ -266,8 +267,8 @@ impl Broker for Forgetful {
         self.broker.delete_records(partition, before)
     }
 
-    fn join(&self, group: &str, member: &str, topics: &[Topic]) -> Result<Self::Membership, BrokerError> {
-        self.broker.join(group, member, topics)
+    fn join(&self, candidate: &Candidate) -> Result<Self::Membership, BrokerError> {
+        self.broker.join(candidate)
     }
 
     fn fetcher(&self) -> Result<Self::Fetcher, BrokerError> {

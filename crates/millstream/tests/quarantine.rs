@@ -158,6 +158,10 @@ impl StoreProvider for Failing {
         Ok(Arc::new(FailingStore { store, fails: self.fails.clone() }))
     }
 
+    fn partitions(&self, store: &str) -> Result<Vec<Partition>, StoreError> {
+        self.stores.partitions(store)
+    }
+
     fn destroy(&self, store: &str, partition: Partition) -> Result<(), StoreError> {
         self.stores.destroy(store, partition)
     }

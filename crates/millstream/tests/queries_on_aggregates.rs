@@ -63,6 +63,10 @@ impl StoreProvider for Watched {
         self.stores.open(store, partition)
     }
 
+    fn partitions(&self, store: &str) -> Result<Vec<Partition>, StoreError> {
+        self.stores.partitions(store)
+    }
+
     fn destroy(&self, store: &str, partition: Partition) -> Result<(), StoreError> {
         self.destroyed.fetch_add(1, Ordering::Relaxed);
         self.stores.destroy(store, partition)

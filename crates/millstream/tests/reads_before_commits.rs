@@ -54,6 +54,10 @@ impl StoreProvider for Noted {
         Ok(Arc::new(NotedStore { store: self.stores.open(store, partition)?, events: self.events.clone() }))
     }
 
+    fn partitions(&self, store: &str) -> Result<Vec<Partition>, StoreError> {
+        self.stores.partitions(store)
+    }
+
     fn destroy(&self, store: &str, partition: Partition) -> Result<(), StoreError> {
         self.stores.destroy(store, partition)
     }

@@ -37,6 +37,7 @@ fn config(id: &str) -> StreamsConfig {
         commit_interval: Duration::ZERO,
         purge_interval: Duration::ZERO,
         instance_id: id.to_owned(),
+        num_standbys: 1,
         ..StreamsConfig::new("app")
     }
 }
@@ -69,6 +70,10 @@ impl StoreProvider for Watched {
         self.opened.fetch_add(1, Ordering::Relaxed);
         *self.last.lock().unwrap() = Some(Arc::downgrade(&opened));
         Ok(opened)
+    }
+
+    fn partitions(&self, store: &str) -> Result<Vec<Partition>, StoreError> {
+        self.stores.partitions(store)
     }
 
     fn destroy(&self, store: &str, partition: Partition) -> Result<(), StoreError> {
@@ -125,11 +130,13 @@ impl Pair {
         let clock = Arc::new(ManualClock::new(Timestamp(0)));
         let broker = Arc::new(MemoryBroker::in_memory(clock.clone()));
         broker.create_topic("words", &TopicSettings::kept_for_ever(1)).unwrap();
-        broker.keep_standbys("app", 1);
         let mut owner = Process::start("0", &broker, &clock);
         owner.step();
         let mut standby = Process::start("1", &broker, &clock);
-        standby.step();
+        for _ in 0..5 {
+            standby.step();
+            owner.step();
+        }
         assert_eq!((owner.task().role, standby.task().role), (Role::Active, Role::Standby));
         Self { broker, clock, owner, standby }
     }

@@ -39,6 +39,10 @@ impl StoreProvider for Watched {
         Ok(Arc::new(WatchedStore { store: self.stores.open(store, partition)?, flushes: self.flushes.clone() }))
     }
 
+    fn partitions(&self, store: &str) -> Result<Vec<Partition>, StoreError> {
+        self.stores.partitions(store)
+    }
+
     fn destroy(&self, store: &str, partition: Partition) -> Result<(), StoreError> {
         self.stores.destroy(store, partition)
     }

@@ -88,10 +88,10 @@ pub struct EngineConfig {
     pub threads: Option<NonZeroU32>,
     /// How many copies of the state other instances keep.
     pub num_standbys: u32,
+    /// Where this instance stands, if that is known.
+    pub rack: Option<String>,
     /// The budget of the whole process in bytes.
     pub memory: u64,
-    /// Whether an instance that starts again is known to its group as the one that it was.
-    pub static_membership: bool,
     /// How long the state of a partition that others count now is kept.
     pub state_cleanup_delay: Duration,
     /// How long a partition may bring nothing before windows close without it; none is for ever.

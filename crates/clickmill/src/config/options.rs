@@ -165,22 +165,22 @@ pub const OPTIONS: &[OptionSpec] = &[
     ),
     option(
         "engine.num_standbys",
-        Kind::Integer { min: 0, max: 0 },
+        Kind::Integer { min: 0, max: 10 },
         "0",
-        "How many copies of the state other instances keep. The embedded broker has one instance, so only 0 is accepted.",
+        "On Kafka: how many other instances keep a copy of the state of each partition, which goes on where its owner dies. 1 is recommended. The embedded broker has \
+         one instance.",
     ),
+    OptionSpec {
+        key: "engine.rack",
+        kind: Kind::Text,
+        default: None,
+        meaning: "Where this instance stands: copies are kept in other racks than their owner's, where there are any. By default `client.rack` of `[kafka]`.",
+    },
     option(
         "engine.memory",
         Kind::Size { min: 256 * MIB },
         "1GiB",
         "The budget of the whole process: RocksDB's caches and write buffers, uncommitted changes, clicks on their way in.",
-    ),
-    option(
-        "engine.static_membership",
-        Kind::Boolean,
-        "false",
-        "On Kafka, `true`: an instance that starts again within the session timeout (`session.timeout.ms` of `[kafka]`, 10 s unless set) gets its partitions back \
-         at once, also after a kill. But one that is stopped keeps them from the others until that time is over.",
     ),
     option(
         "engine.state_cleanup_delay",

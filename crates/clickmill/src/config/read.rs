@@ -74,8 +74,8 @@ fn engine(values: Values<'_>) -> Result<EngineConfig, ConfigError> {
         commit_interval_backlog: values.duration("engine.commit_interval_backlog")?,
         threads: values.threads("engine.threads")?,
         num_standbys: values.integer("engine.num_standbys")? as u32,
+        rack: values.optional_text("engine.rack")?,
         memory: values.size("engine.memory")?,
-        static_membership: values.boolean("engine.static_membership")?,
         state_cleanup_delay: values.duration("engine.state_cleanup_delay")?,
         idle_timeout: values.duration_or_off("engine.idle_timeout")?,
     })
@@ -153,6 +153,10 @@ impl<'s> Values<'s> {
             };
             fits.then(|| text.to_owned())
         })
+    }
+
+    fn optional_text(self, key: &str) -> Result<Option<String>, ConfigError> {
+        self.0.get(key).map(|_| self.text(key)).transpose()
     }
 
     fn socket_address(self, key: &str) -> Result<SocketAddr, ConfigError> {

@@ -26,7 +26,7 @@ use super::threads::Threads;
 use super::unused_state::UnusedState;
 use super::waiting::Opening;
 use super::{compatibility, instance, topology};
-use crate::config::{Config, EngineConfig};
+use crate::config::Config;
 use crate::http::ClicksTopic;
 use crate::metrics::Metrics;
 
@@ -67,9 +67,7 @@ impl<L: ClickLog> Engine<L> {
 
     /// As [`Engine::open`], for threads that read no clicks and count only what is shuffled already.
     pub(super) fn open_to_drain(config: Config) -> anyhow::Result<Self> {
-        // A static member would stay in the group after it has left.
-        let engine = EngineConfig { static_membership: false, ..config.engine };
-        Self::open_with(Config { engine, ..config }, true, &Opening::default())
+        Self::open_with(config, true, &Opening::default())
     }
 
     fn open_with(config: Config, drain: bool, step: &Opening) -> anyhow::Result<Self> {
@@ -83,7 +81,8 @@ impl<L: ClickLog> Engine<L> {
         let state_dir: PathBuf = dir.join("state").join(&config.engine.application_id);
         let stores = Arc::new(RocksStores::new(state_dir, memory, config.rocksdb.clone())?);
         let topology = topology::ad_clicks(&config)?;
-        let streams = StreamsConfig { drain, ..streams_config(&config, &instance_id) };
+        let member = L::SHARED.then(|| instance::last_member(dir)).flatten();
+        let streams = StreamsConfig { drain, member, ..streams_config(&config, &instance_id) };
         step.waits_for(format!("the topics of {}", L::place(&config)));
         let clicks_topic = log.prepare_clicks_topic(&config)?;
         step.waits_for("transactions that a process before this one has left open to end");
@@ -112,7 +111,7 @@ impl<L: ClickLog> Engine<L> {
 
     /// Starts the threads: for the parts of the instance, one each, and for the upkeep of the log.
     pub(super) fn start(self: &Arc<Self>, metrics: &Arc<Metrics>) -> std::io::Result<Threads> {
-        let timer = CommitTimer { metrics: metrics.clone(), began: Mutex::default() };
+        let timer = EngineObserver { metrics: metrics.clone(), began: Mutex::default(), dir: self.config.data.dir.clone() };
         let Workers { member, threads: counting, updaters, mut upkeep } = self.instance(Arc::new(timer)).into_workers();
         let mut threads = Threads::new();
         for (number, thread) in counting.into_iter().enumerate() {
@@ -267,14 +266,21 @@ fn run(stop: &AtomicBool, mut step: impl FnMut() -> Result<Stepped, StreamsError
     Ok(())
 }
 
-/// Measures how long commits take.
-struct CommitTimer {
+/// Measures how long commits take, and remembers what the group calls this instance.
+struct EngineObserver {
     metrics: Arc<Metrics>,
     /// When the commit of each thread began that is under way.
     began: Mutex<BTreeMap<usize, Instant>>,
+    dir: PathBuf,
 }
 
-impl Observer for CommitTimer {
+impl Observer for EngineObserver {
+    fn joined(&self, member: &str) {
+        if let Err(error) = instance::remember_member(&self.dir, member) {
+            tracing::warn!(%error, "what the group calls this instance could not be kept: after a kill it waits until the group has missed it");
+        }
+    }
+
     fn commit_begins(&self, thread: usize) {
         self.began.lock().unwrap_or_else(PoisonError::into_inner).insert(thread, Instant::now());
     }
@@ -313,6 +319,9 @@ fn thread_count(config: &Config) -> usize {
 fn streams_config(config: &Config, instance_id: &str) -> StreamsConfig {
     StreamsConfig {
         instance_id: instance_id.to_owned(),
+        incarnation: instance::incarnation(),
+        num_standbys: config.engine.num_standbys,
+        rack: config.engine.rack.clone().or_else(|| config.kafka.as_ref()?.properties.get("client.rack").cloned()),
         commit_interval: config.engine.commit_interval,
         commit_interval_backlog: config.engine.commit_interval_backlog,
         uncommitted_bytes: config.engine.memory as usize / UNCOMMITTED_SHARE / thread_count(config),

@@ -9,6 +9,7 @@ use anyhow::Context;
 use millstream_rocksdb::durable;
 
 const FILE: &str = "instance-id";
+const MEMBER_FILE: &str = "group-member";
 
 /// The id in the directory; a new one is made where there is none. It is on the disk then.
 pub(super) fn id(dir: &Path) -> anyhow::Result<String> {
@@ -17,6 +18,29 @@ pub(super) fn id(dir: &Path) -> anyhow::Result<String> {
     // Also where it was there: a process before this one may have been killed right behind the rename.
     durable::sync_dir(dir).with_context(|| format!("cannot make {} last", path.display()))?;
     Ok(id)
+}
+
+/// A number that tells this life of the instance from every other.
+pub(super) fn incarnation() -> u64 {
+    random()
+}
+
+/// What the group called this instance in its last life, where that is known.
+pub(super) fn last_member(dir: &Path) -> Option<String> {
+    let member = fs::read_to_string(dir.join(MEMBER_FILE)).ok()?;
+    Some(member.trim().to_owned()).filter(|member| !member.is_empty())
+}
+
+/// Keeps what the group calls this instance. It may be lost with the machine: then the group has to miss the member first.
+pub(super) fn remember_member(dir: &Path, member: &str) -> std::io::Result<()> {
+    let unfinished = dir.join(format!("{MEMBER_FILE}.new"));
+    fs::write(&unfinished, member)?;
+    fs::rename(&unfinished, dir.join(MEMBER_FILE))
+}
+
+/// The standard library seeds its hashers from the operating system's randomness.
+fn random() -> u64 {
+    RandomState::new().hash_one(())
 }
 
 fn read_or_create(dir: &Path, path: &Path) -> anyhow::Result<String> {
@@ -31,8 +55,7 @@ fn read_or_create(dir: &Path, path: &Path) -> anyhow::Result<String> {
 }
 
 fn create(dir: &Path, path: &Path) -> anyhow::Result<String> {
-    // The standard library seeds its hashers from the operating system's randomness.
-    let id = format!("{:016x}", RandomState::new().hash_one(()));
+    let id = format!("{:016x}", random());
     let unfinished = dir.join(format!("{FILE}.new"));
     let written = fs::File::create(&unfinished).and_then(|mut file| {
         file.write_all(id.as_bytes())?;

@@ -45,11 +45,7 @@ impl ClickLog for KafkaLog {
 
     fn open(config: &Config, _: &Arc<dyn Clock>, _: &MemoryBudget) -> anyhow::Result<Self> {
         let kafka = config.kafka.as_ref().context("the configuration names no Kafka cluster")?;
-        let mut client = kafka.client_config()?;
-        if config.engine.static_membership {
-            client = client.with_static_membership();
-        }
-        let broker = KafkaBroker::new(client)?;
+        let broker = KafkaBroker::new(kafka.client_config()?)?;
         let intake = broker.intake()?;
         // Well inside of the request, which is to tell of each click, and may have waited for room before.
         intake.limit_delivery(config.server.request_timeout / 2)?;
@@ -65,10 +61,8 @@ impl ClickLog for KafkaLog {
         let group = &config.engine.application_id;
         match self.broker.group_members(group) {
             Ok(members) if members.len() > 1 => format!(
-                "group {group} to share the partitions out: it has {} members; one that was killed stays a member \
-                 until its session times out (session.timeout.ms = {})",
-                members.len(),
-                self.broker.session_timeout_ms()
+                "group {group} to share the partitions out: it has {} members, and waits a few seconds for one that was killed",
+                members.len()
             ),
             Ok(members) => format!("group {group} to share the partitions out: it has {} members", members.len()),
             Err(error) => format!("group {group}: {error}"),

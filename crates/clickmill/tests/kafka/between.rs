@@ -127,6 +127,10 @@ impl StoreProvider for MortalStores {
         Ok(Arc::new(MortalStore { store, writes_left: self.writes_left.clone() }))
     }
 
+    fn partitions(&self, store: &str) -> Result<Vec<Partition>, StoreError> {
+        self.stores.partitions(store)
+    }
+
     fn destroy(&self, store: &str, partition: Partition) -> Result<(), StoreError> {
         self.stores.destroy(store, partition)
     }

@@ -58,10 +58,10 @@ fn kills_change_no_count() {
 }
 
 #[test]
-fn a_static_member_that_was_killed_counts_on_before_its_session_has_ended() {
+fn an_instance_that_was_killed_counts_on_before_its_session_has_ended() {
     let clicks = Clicks::mixed(size::clicks(40_000, 400_000), size::seed());
     let scenario = Scenario::new("static-member", cluster::shared().bootstrap_servers(), clicks);
-    let scenario = Scenario { static_membership: true, session_timeout_ms: 100_000, transaction_timeout_ms: 120_000, ..scenario };
+    let scenario = Scenario { session_timeout_ms: 100_000, transaction_timeout_ms: 120_000, ..scenario };
     let kills = short_or_full(2, 10);
     let mut service = scenario.instance(0);
     let writer = scenario.start_writing(kills * CYCLE_SECONDS);

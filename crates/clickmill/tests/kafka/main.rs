@@ -41,6 +41,7 @@ mod security;
 #[path = "../service/mod.rs"]
 mod service;
 mod size;
+mod standbys;
 mod starts;
 mod stops;
 mod tally;

@@ -24,7 +24,7 @@ pub(crate) struct Scenario {
     pub(crate) grace_ms: i64,
     pub(crate) session_timeout_ms: u64,
     pub(crate) transaction_timeout_ms: u64,
-    pub(crate) static_membership: bool,
+    pub(crate) num_standbys: usize,
     pub(crate) dir: TempDir,
 }
 
@@ -43,7 +43,7 @@ impl Scenario {
             grace_ms: MINUTE_MS,
             session_timeout_ms: SESSION_TIMEOUT_MS,
             transaction_timeout_ms: 10_000,
-            static_membership: false,
+            num_standbys: 0,
             dir: tempfile::tempdir().unwrap(),
         }
     }
@@ -72,10 +72,10 @@ impl Scenario {
     /// Nothing depends on when a test runs: partitions wait for each other for ever. Small write buffers, so that there are flushes.
     pub(crate) fn configuration(&self) -> String {
         let Self { servers, application_id, clicks_topic, grace_ms, .. } = self;
-        let Self { session_timeout_ms, transaction_timeout_ms, static_membership, .. } = self;
+        let Self { session_timeout_ms, transaction_timeout_ms, num_standbys, .. } = self;
         format!(
             "[engine]\napplication_id = \"{application_id}\"\nmemory = \"256MiB\"\nidle_timeout = \"off\"\nthreads = 2\n\
-             static_membership = {static_membership}\n\
+             num_standbys = {num_standbys}\n\
              [clicks]\ntopic = \"{clicks_topic}\"\n\
              [window]\ngrace = \"{grace_ms}ms\"\n\
              [rocksdb]\nwrite_buffer_size = \"{WRITE_BUFFER_BYTES}B\"\n\
@@ -101,9 +101,18 @@ impl Scenario {
 
 /// The tasks of an instance that run.
 pub(crate) fn running_tasks(service: &Service) -> usize {
-    let Some(answer) = service.try_get("/v1/cluster") else { return 0 };
-    let tasks = answer.json["instances"][0]["active_tasks"].as_array().cloned().unwrap_or_default();
-    tasks.iter().filter(|task| task["state"] == "running").count()
+    tasks_of(service, "active_tasks").iter().filter(|task| task["state"] == "running").count()
+}
+
+/// The copies of an instance that lack nothing, as far as it knows.
+pub(crate) fn caught_up_copies(service: &Service) -> usize {
+    let is_caught_up = |task: &&Value| task["restore"]["position"].as_i64() >= task["restore"]["end"].as_i64().or(Some(i64::MAX));
+    tasks_of(service, "standby_tasks").iter().filter(is_caught_up).count()
+}
+
+fn tasks_of(service: &Service, role: &str) -> Vec<Value> {
+    let Some(answer) = service.try_get("/v1/cluster") else { return Vec::new() };
+    answer.json["instances"][0][role].as_array().cloned().unwrap_or_default()
 }
 
 /// How often each kind of failure of the broker was met, by the log of one start.

@@ -25,20 +25,29 @@ fn service(dir: &Path, servers: &str, name: &str, properties: &str) -> Service {
     Service::new(dir, &configuration)
 }
 
-/// The group waits for the members of a process that was killed, and with it whoever starts again.
+/// The coordinator lets a group that is new wait for more members.
 #[test]
 fn a_start_says_which_group_it_waits_for() {
+    let cluster = Cluster::start_with(1, &[("group.initial.rebalance.delay.ms", "8000")]);
     let dir = tempfile::tempdir().unwrap();
-    let mut service = service(dir.path(), cluster::shared().bootstrap_servers(), "waits", "session.timeout.ms = 8000\n");
-    service.start_and_wait();
-    assert!(!service.log().contains("waits for group"), "{}", service.log());
-    service.kill();
+    let mut service = service(dir.path(), cluster.bootstrap_servers(), "waits", "");
     service.start_and_wait();
     let log = service.log();
-    let line = log.lines().find(|line| line.contains("not ready yet: waits for group waits to share")).unwrap_or_else(|| {
-        panic!("it does not say what it waits for:\n{log}");
-    });
-    assert!(line.contains("it has 2 members; one that was killed") && line.contains("(session.timeout.ms = 8000)"), "{line}");
+    assert!(log.contains("not ready yet: waits for group waits to share the partitions out"), "{log}");
+    service.stop();
+}
+
+/// An instance that starts again goes on as the member that it was: nobody has to miss it first.
+#[test]
+fn a_start_after_a_kill_waits_for_no_session() {
+    let dir = tempfile::tempdir().unwrap();
+    let properties = "session.timeout.ms = 45000\n";
+    let mut service = service(dir.path(), cluster::shared().bootstrap_servers(), "no-session", properties);
+    service.start_and_wait();
+    service.kill();
+    let took = service.start_and_wait();
+    println!("killed, with a session of 45 s: ready again after {took:.1?}");
+    assert!(took < Duration::from_secs(30), "ready after {took:?}\n{}", service.log());
     service.stop();
 }
 

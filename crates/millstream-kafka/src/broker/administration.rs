@@ -8,7 +8,6 @@ use millstream::record::{Offset, Timestamp, TopicPartition};
 use rdkafka::error::RDKafkaErrorCode as Code;
 
 use super::{KafkaBroker, PATIENCE};
-use crate::config::Role;
 use crate::ffi::{At, NewTopic};
 use crate::partitions::list_of_positions;
 use crate::settings::{topic_settings, wordings};
@@ -99,12 +98,6 @@ impl KafkaBroker {
         let members = self.ask(PATIENCE, "listing the members of group", group, |admin| admin.members(group))?;
         let member = |member: crate::ffi::Member| GroupMember { id: member.id, client_id: member.client_id, host: member.host };
         Ok(members.into_iter().map(member).collect())
-    }
-
-    /// For how long a group keeps a member of ours that has died, in milliseconds.
-    pub fn session_timeout_ms(&self) -> String {
-        let member = self.shared.config.client(Role::Member { group: "", member: "" });
-        member.get("session.timeout.ms").unwrap_or_default().to_owned()
     }
 
     /// Sets positions, with their metadata, that a group without members has committed; its others stay.

@@ -36,7 +36,7 @@ pub(crate) use committed::committed;
 pub(crate) use consumer::Consumer;
 pub(crate) use failure::Failure;
 pub(crate) use groups::Member;
-pub(crate) use membership::{Membership, membership};
+pub(crate) use membership::Membership;
 pub(crate) use message::Message;
 pub(crate) use metadata::{known_partitions, look_again};
 #[cfg(test)]
@@ -46,7 +46,7 @@ pub(crate) use poll::poll;
 pub(crate) use producer::{Deliver, Producer, pass_on};
 pub(crate) use queue::{KeepAlive, Queue};
 pub(crate) use replicas::Replicas;
-pub(crate) use topic::{Consumption, know_partition};
+pub(crate) use topic::Consumption;
 pub(crate) use transaction::{
     abort_transaction, begin_transaction, commit_transaction, flush, init_transactions, send_offsets, transaction_failure,
 };

@@ -66,20 +66,6 @@ impl Drop for Consumption {
     }
 }
 
-/// Lets the client know a partition, so that it can be paused before it is assigned.
-pub(crate) fn know_partition<C: ClientContext>(client: &Client<C>, topic: &str, partition: i32) -> bool {
-    let topic = c_string(topic);
-    // SAFETY: the client lives for the call; the partition's queue is ours until it is destroyed. The partition itself stays.
-    unsafe {
-        let queue = sys::rd_kafka_queue_get_partition(client.native_ptr(), topic.as_ptr(), partition);
-        if queue.is_null() {
-            return false;
-        }
-        sys::rd_kafka_queue_destroy(queue);
-    }
-    true
-}
-
 fn last_failure() -> Failure {
     // SAFETY: the last error is the thread's own and only read.
     Failure::of_number(unsafe { codes::rd_kafka_last_error() })

@@ -25,6 +25,7 @@ use crate::config::KafkaConfig;
 use crate::context::lock;
 use crate::error::broker_error;
 use crate::ffi::Failure;
+use crate::transactions::KafkaTransactions;
 use crate::wire::{Abort, Cluster, CoordinatorLine, CoordinatorOf};
 
 /// The name of what our members agree on. Members of any other kind do not share a group with ours.
@@ -40,7 +41,10 @@ const LONGEST_PAUSE: Duration = Duration::from_millis(500);
 /// A failure that comes sooner may have been of a connection that was idle.
 const SOON: Duration = Duration::from_secs(1);
 
-/// How long a removal that was asked for may still take when the member is dropped.
+/// How long the transactions of producers that are gone are tried to be ended, while their tasks wait.
+const END_WITHIN: Duration = Duration::from_secs(3);
+
+/// How long it is waited for the coordinator when this member leaves, and for a removal that was asked for when it is dropped.
 const LAST_WORD: Duration = Duration::from_secs(2);
 
 /// How long threads are waited for when the member is dropped. One that waits for a name service or for a connection ends later, by itself.
@@ -51,12 +55,12 @@ const FAREWELL: Duration = Duration::from_secs(1);
 /// It has two connections, each with a thread. JoinGroup and SyncGroup are held back by the broker until other members have done the same, and
 /// requests on one connection are answered in order: heartbeats and LeaveGroup have the other one.
 ///
-/// Members are dynamic ones, whatever [`KafkaConfig::with_static_membership`] says: a member that is gone can then be told from one that restarts by
-/// its id alone, which the caller keeps.
+/// Members are dynamic ones: an instance that starts again goes on under the id that it had, which the caller keeps.
 ///
 /// Dropping it closes the connections and leaves the group as it is, so that the member can be resumed under its id. What
 /// [`Coordinator::remove`] was asked for before is still sent, for two seconds at most.
 pub struct KafkaCoordinator {
+    config: KafkaConfig,
     group: Arc<Group>,
     threads: Vec<JoinHandle<()>>,
 }
@@ -93,7 +97,7 @@ impl KafkaCoordinator {
             joining: Arc::default(),
             heartbeats: Arc::default(),
         });
-        let mut this = Self { group: group.clone(), threads: Vec::new() };
+        let mut this = Self { config: config.clone(), group: group.clone(), threads: Vec::new() };
         this.start("group-join", joining::run)?;
         this.start("group-heartbeat", heartbeats::run)?;
         Ok(this)
@@ -162,6 +166,32 @@ impl Coordinator for KafkaCoordinator {
         }
     }
 
+    fn leave(&mut self, reason: &str) -> Result<(), BrokerError> {
+        self.group.ask(|state| state.ask_to_leave(reason));
+        drop(self.group.wait_for_removals(self.group.state()));
+        Ok(())
+    }
+
+    fn end_transactions(&mut self, transactional_ids: Vec<String>) -> Result<(), BrokerError> {
+        let (config, group) = (self.config.clone(), self.group.clone());
+        let end = move || {
+            let ids: Vec<_> = transactional_ids.iter().map(String::as_str).collect();
+            let client_id = &group.cluster.client_id;
+            let ended = KafkaTransactions::new(&config, client_id).and_then(|mut them| them.end_transactions(&ids, END_WITHIN));
+            if let Err(error) = ended {
+                tracing::warn!(%error, "what producers that are gone have left open ends by itself, after its timeout");
+            }
+            group.state().tell(Answer::TransactionsEnded);
+            group.changed.notify_all();
+        };
+        // It ends by itself, and nobody has to wait for it.
+        let thread = std::thread::Builder::new().name("group-takeover".to_owned()).spawn(end);
+        let failed = |error| {
+            BrokerError::new(ErrorKind::Retry, format!("a thread for group {} could not be started: {error}", self.group.name))
+        };
+        thread.map(drop).map_err(failed)
+    }
+
     fn remove(&mut self, members: &[Arc<str>], reason: &str) -> Result<(), BrokerError> {
         if !members.is_empty() {
             self.group.ask(|state| state.ask_removal(members, reason));
@@ -177,10 +207,7 @@ impl Drop for KafkaCoordinator {
         state.ended = true;
         group.changed.notify_all();
         group.joining.end();
-        let deadline = Instant::now() + LAST_WORD;
-        while !state.removals.is_empty() && Instant::now() < deadline {
-            state = group.wait(state, deadline);
-        }
+        state = group.wait_for_removals(state);
         state.removals.clear();
         group.heartbeats.end();
         group.changed.notify_all();
@@ -208,6 +235,15 @@ impl Group {
         let left = until.saturating_duration_since(Instant::now());
         // Nothing panics with the lock held and leaves the state half done.
         self.changed.wait_timeout(state, left).unwrap_or_else(std::sync::PoisonError::into_inner).0
+    }
+
+    /// Waits until the coordinator has been told of all removals that were asked for, for a while at most.
+    fn wait_for_removals<'a>(&self, mut state: MutexGuard<'a, State>) -> MutexGuard<'a, State> {
+        let deadline = Instant::now() + LAST_WORD;
+        while !state.removals.is_empty() && Instant::now() < deadline {
+            state = self.wait(state, deadline);
+        }
+        state
     }
 
     /// Changes what is asked for. A request on the wire that nobody waits for any more is given up.

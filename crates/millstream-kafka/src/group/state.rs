@@ -108,6 +108,24 @@ impl State {
         false
     }
 
+    /// This member leaves, or withdraws its request to join, under whatever id the coordinator knows it.
+    pub(super) fn ask_to_leave(&mut self, reason: &str) -> bool {
+        let joins_as = match &self.job {
+            Some(Job { wish: Wish::Join { member, .. }, .. }) => self.id_to_join_under(member.as_ref()),
+            _ => None,
+        };
+        let own: Vec<_> = self.member.iter().map(|member| member.id.clone()).chain(joins_as).collect();
+        self.ask_removal(&own, reason);
+        let joins = self.job.is_some();
+        self.end_membership();
+        joins || !own.is_empty()
+    }
+
+    /// What is to be told next.
+    pub(super) fn tell(&mut self, answer: Answer) {
+        self.answers.push_back(Ok(answer));
+    }
+
     pub(super) fn ask_removal(&mut self, members: &[Arc<str>], reason: &str) -> bool {
         let joins_as = match &self.job {
             Some(Job { wish: Wish::Join { member, .. }, .. }) => member.clone(),

@@ -29,7 +29,7 @@ const ATTEMPTS: u32 = 3;
 pub(crate) struct Cluster {
     pub(crate) settings: WireSettings,
     tls: Option<Tls>,
-    client_id: String,
+    pub(crate) client_id: String,
     contact: Arc<Contact>,
     /// Whom to ask for a coordinator, in this order. Those of the configuration are always among them.
     brokers: Mutex<Vec<Address>>,

@@ -3,10 +3,13 @@
 use std::time::{Duration, Instant};
 
 use kafka_test_server::Cluster;
+use millstream::broker::group::Candidate;
 use millstream::broker::{Broker, ErrorKind, Fetched, Fetcher, Isolation, Membership, TopicSettings, TransactionalProducer};
 use millstream::record::{Offset, Record, Timestamp};
 
-use crate::support::{SOON, assigned, broker, broker_of, fetch_until, fetched_to, produce, read_all, settled_end, texts, tp};
+use crate::support::{
+    SOON, assigned, broker, broker_of, fetch_until, fetched_to, patiently, produce, read_all, settled_end, texts, tp,
+};
 
 /// The position passes what holds no record: markers, and what was aborted.
 #[test]
@@ -111,7 +114,7 @@ fn a_topic_that_is_deleted_fails_while_the_others_are_fetched_on() {
 fn two_fetchers_read_different_partitions_under_one_membership() {
     let broker = broker();
     broker.create_topic("shared", &TopicSettings::kept_for_ever(2)).unwrap();
-    let mut member = broker.join("shared", "instance", &["shared".into()]).unwrap();
+    let mut member = broker.join(&Candidate::new("shared", "instance", &["shared".into()])).unwrap();
     let (partitions, fence) = assigned(&mut member);
     assert_eq!(partitions, [tp("shared", 0), tp("shared", 1)]);
     for partition in &partitions {
@@ -137,7 +140,7 @@ fn a_server_that_was_killed_and_is_back_is_fetched_from_again() {
     broker.create_topic("back", &TopicSettings::kept_for_ever(1)).unwrap();
     let from = tp("back", 0);
     produce(&broker, &from, &["before"]);
-    let mut member = broker.join("back", "instance", &["back".into()]).unwrap();
+    let mut member = broker.join(&Candidate::new("back", "instance", &["back".into()])).unwrap();
     assigned(&mut member);
     let mut fetcher = broker.fetcher().unwrap();
     fetcher.start(&from, Offset(0)).unwrap();
@@ -145,7 +148,7 @@ fn a_server_that_was_killed_and_is_back_is_fetched_from_again() {
     cluster.kill(0);
     // A broker that is away is no reason to stop, nor do a start and a stop wait for it.
     for _ in 0..10 {
-        member.poll(Duration::from_millis(100)).unwrap();
+        patiently(|| member.poll(Duration::from_millis(100)));
         assert!(!matches!(fetcher.poll(Duration::from_millis(100)).unwrap(), Fetched::Failed(..)));
     }
     fetcher.start(&from, Offset(0)).unwrap();
@@ -156,5 +159,5 @@ fn a_server_that_was_killed_and_is_back_is_fetched_from_again() {
     assert_eq!(read_all(&broker, &from), ["before", "after"]);
     assert_eq!(fetched_to(&mut fetcher, &from, settled_end(&broker, &from)), ["before", "after"]);
     // Its session survives where the server is back in time; else it is lost, and assigned again.
-    member.poll(Duration::from_millis(100)).unwrap();
+    patiently(|| member.poll(Duration::from_millis(100)));
 }

@@ -6,9 +6,10 @@ use std::time::{Duration, Instant};
 
 use kafka_test_server::{Cluster, tool};
 use millstream::broker::group::{Answer, Coordinator, Gone, JoinRequest, MemberAssignment, MemberMetadata};
-use millstream::broker::{Broker, BrokerError, ErrorKind, Fence, Membership, TopicSettings, TransactionalProducer};
+use millstream::broker::{Broker, BrokerError, ErrorKind, Fence, TopicSettings, TransactionalProducer};
 use millstream::record::{Record, Timestamp, TopicPartition};
 use millstream_kafka::{KafkaConfig, KafkaCoordinator, KafkaTransactions, describe_group};
+use rdkafka::consumer::{BaseConsumer, Consumer as _};
 
 use crate::support::{SOON, at, broker, broker_of, patiently, tp};
 
@@ -397,14 +398,18 @@ fn a_coordinator_that_hangs_is_left_for_its_successor() {
 fn a_group_that_members_of_another_kind_hold_is_refused_and_they_are_named() {
     let broker = broker();
     patiently(|| broker.create_topic("clashed", &TopicSettings::kept_for_ever(1)));
-    let mut old = broker.join("clash", "old", &["clashed".into()]).unwrap();
-    let (_, _) = crate::support::assigned(&mut old);
+    let mut old = rdkafka::ClientConfig::new();
+    old.set("bootstrap.servers", Cluster::shared().bootstrap_servers()).set("group.id", "clash");
+    let old: BaseConsumer = old.set("partition.assignment.strategy", "cooperative-sticky").create().unwrap();
+    old.subscribe(&["clashed"]).unwrap();
+    while old.assignment().unwrap().count() == 0 {
+        old.poll(Duration::from_millis(50));
+    }
     let error = Member::new(&config(Cluster::shared(), &[]), "clash", "new").refusal();
     assert_eq!(error.kind(), ErrorKind::Stop, "{error}");
     for part in ["joining group clash", "InconsistentGroupProtocol", "cooperative-sticky", "127.0.0.1", "stop all instances"] {
         assert!(error.to_string().contains(part), "{part} is not in {error}");
     }
-    old.leave().unwrap();
 }
 
 #[test]

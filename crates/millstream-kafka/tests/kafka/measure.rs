@@ -8,6 +8,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use kafka_test_server::Cluster;
+use millstream::broker::group::Candidate;
 use millstream::broker::{Broker, Fetched, FetchedBatch, Fetcher, Isolation, Membership, TopicSettings, TransactionalProducer};
 use millstream::record::{Offset, Record, Timestamp, TopicPartition};
 use millstream_kafka::{KafkaBroker, KafkaFetcher, KafkaIntake, KafkaProducer};
@@ -177,7 +178,7 @@ fn stream(broker: &KafkaBroker, intake: &KafkaIntake) {
 /// A member and four fetchers with nothing to do; what one click and one transaction then take.
 fn idle(broker: &KafkaBroker, intake: &KafkaIntake) {
     broker.create_topic("idle", &TopicSettings::kept_for_ever(PARTITIONS)).unwrap();
-    let mut member = broker.join("idle", "instance", &["idle".into()]).unwrap();
+    let mut member = broker.join(&Candidate::new("idle", "instance", &["idle".into()])).unwrap();
     assigned(&mut member);
     let stop = Arc::new(AtomicUsize::new(0));
     let stopped = stop.clone();

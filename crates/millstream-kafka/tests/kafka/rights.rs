@@ -4,13 +4,14 @@ use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use kafka_test_server::{Cluster, tool};
+use millstream::broker::group::Candidate;
 use millstream::broker::{
     Broker, BrokerError, ErrorKind, Fence, Fetched, Fetcher, MemberEvent, Membership, TopicSettings, TransactionalProducer,
 };
 use millstream::record::{Offset, Record, Timestamp, TopicPartition};
 use millstream_kafka::{KafkaBroker, KafkaFetcher};
 
-use crate::support::{SOON, assigned, at, broker_with, fetch_until, produce, tp};
+use crate::support::{SOON, assigned, at, broker_with, fetch_until, patiently, produce, tp};
 
 const LOGIN: &str = "org.apache.kafka.common.security.plain.PlainLoginModule required username=admin password=admin-secret";
 
@@ -102,7 +103,7 @@ fn commit(producer: &mut impl TransactionalProducer, to: &[TopicPartition], fenc
 fn keep_up(member: &mut impl Membership, time: Duration) {
     let began = Instant::now();
     while began.elapsed() < time {
-        let event = member.poll(Duration::from_millis(100)).unwrap();
+        let event = patiently(|| member.poll(Duration::from_millis(100)));
         if let MemberEvent::Revoked { partitions } = event {
             member.give_up(&partitions).unwrap();
         }
@@ -127,7 +128,7 @@ fn a_right_that_is_withdrawn_is_the_trouble_of_its_topic_alone() {
     for topic in topics {
         broker.create_topic(topic, &TopicSettings::kept_for_ever(1)).unwrap();
     }
-    let mut member = broker.join("group", "instance", &["clicks".into(), "other".into()]).unwrap();
+    let mut member = broker.join(&Candidate::new("group", "instance", &["clicks".into(), "other".into()])).unwrap();
     let (_, fence) = assigned(&mut member);
     let all = ["late", "counts", "other"].map(|topic| tp(topic, 0));
     let mut producer = broker.producer("application-0").unwrap();

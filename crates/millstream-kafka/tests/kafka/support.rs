@@ -97,7 +97,7 @@ pub(crate) fn poll_until<T>(member: &mut KafkaMembership, mut wanted: impl FnMut
     let began = Instant::now();
     loop {
         assert!(began.elapsed() < SOON, "it does not come");
-        if let Some(found) = wanted(member.poll(Duration::from_millis(100)).unwrap()) {
+        if let Some(found) = wanted(patiently(|| member.poll(Duration::from_millis(100)))) {
             return found;
         }
     }

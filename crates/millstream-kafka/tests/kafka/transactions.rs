@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use millstream::broker::group::Candidate;
 use millstream::broker::{Broker, ErrorKind, Fence, Isolation, LogReader, Membership, TopicSettings, TransactionalProducer};
 use millstream::record::{Offset, Record, Timestamp};
 
@@ -71,7 +72,7 @@ fn a_zombie_is_fenced_by_its_generation() {
     broker.create_topic("zombie", &TopicSettings::kept_for_ever(1)).unwrap();
     let from = tp("zombie", 0);
     produce(&broker, &from, &["a", "b", "c"]);
-    let mut zombie = broker.join("zombie", "member", &["zombie".into()]).unwrap();
+    let mut zombie = broker.join(&Candidate::new("zombie", "member", &["zombie".into()])).unwrap();
     let (_, old) = assigned(&mut zombie);
     let mut of_zombie = broker.producer("zombie-1").unwrap();
     of_zombie.begin().unwrap();
@@ -79,7 +80,7 @@ fn a_zombie_is_fenced_by_its_generation() {
 
     // It is taken for dead, and another member takes over and commits, with a producer of its own.
     zombie.leave().unwrap();
-    let mut heir = broker.join("zombie", "member", &["zombie".into()]).unwrap();
+    let mut heir = broker.join(&Candidate::new("zombie", "member", &["zombie".into()])).unwrap();
     let (_, new) = assigned(&mut heir);
     let mut of_heir = broker.producer("zombie-2").unwrap();
     of_heir.begin().unwrap();
@@ -131,7 +132,7 @@ fn a_record_that_is_too_large_for_its_topic_stops_with_the_topic_and_the_way_out
 #[test]
 fn an_unknown_topic_is_named() {
     let broker = broker();
-    let refused = broker.join("nobody", "member", &["no-such-topic".into()]).err().unwrap();
+    let refused = broker.join(&Candidate::new("nobody", "member", &["no-such-topic".into()])).err().unwrap();
     assert_eq!(refused.kind(), ErrorKind::Stop);
     assert!(refused.to_string().contains("no-such-topic"), "{refused}");
     let refused = broker.log_range(&tp("no-such-topic", 0), Isolation::ReadCommitted).unwrap_err();

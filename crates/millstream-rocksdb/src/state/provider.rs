@@ -50,24 +50,6 @@ impl RocksStores {
         statistics(&self.shared, &self.budget, &self.open.lock())
     }
 
-    /// The partitions for which there is a store of that name, ascending.
-    ///
-    /// # Errors
-    /// Where the directory cannot be read.
-    pub fn partitions(&self, store: &str) -> Result<Vec<Partition>, StoreError> {
-        let dir = self.dir.join(store);
-        let failed = |error| directory_error(&dir, "list the stores", &error);
-        let entries = match std::fs::read_dir(&dir) {
-            Ok(entries) => entries.collect::<Result<Vec<_>, _>>().map_err(failed)?,
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => Vec::new(),
-            Err(error) => return Err(failed(error)),
-        };
-        let number = |entry: &DirEntry| entry.file_name().to_str()?.parse().ok().map(Partition);
-        let mut partitions: Vec<_> = entries.iter().filter_map(number).collect();
-        partitions.sort_unstable();
-        Ok(partitions)
-    }
-
     fn path(&self, store: &str, partition: Partition) -> Result<PathBuf, StoreError> {
         let is_name = !store.is_empty() && store.bytes().all(|b| b.is_ascii_alphanumeric() || b"._-".contains(&b));
         if !is_name || store == "." || store == ".." {
@@ -109,6 +91,22 @@ impl StoreProvider for RocksStores {
         let inner = Arc::new(StoreInner::new(database, self.budget.clone(), flusher.requests().clone()));
         let registration = OpenStores::register(&self.open, (store.to_owned(), partition), &inner);
         Ok(Arc::new(RocksStore::new(registration, inner, flusher)))
+    }
+
+    /// # Errors
+    /// Where the directory cannot be read.
+    fn partitions(&self, store: &str) -> Result<Vec<Partition>, StoreError> {
+        let dir = self.dir.join(store);
+        let failed = |error| directory_error(&dir, "list the stores", &error);
+        let entries = match std::fs::read_dir(&dir) {
+            Ok(entries) => entries.collect::<Result<Vec<_>, _>>().map_err(failed)?,
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => Vec::new(),
+            Err(error) => return Err(failed(error)),
+        };
+        let number = |entry: &DirEntry| entry.file_name().to_str()?.parse().ok().map(Partition);
+        let mut partitions: Vec<_> = entries.iter().filter_map(number).collect();
+        partitions.sort_unstable();
+        Ok(partitions)
     }
 
     fn destroy(&self, store: &str, partition: Partition) -> Result<(), StoreError> {

@@ -1,10 +1,12 @@
 //! Membership in a consumer group: who we are, what we are assigned, and under which proof. It moves no data.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
 use super::BrokerError;
-use crate::record::TopicPartition;
+use super::group::Directory;
+use crate::record::{Offset, Timestamp, TopicPartition};
 
 /// An instance as a member of its application's group.
 ///
@@ -22,8 +24,24 @@ pub trait Membership: Send {
     /// that is known. The group may give them to others from here on. Of partitions that are not (or no longer) asked back it says nothing.
     fn give_up(&mut self, partitions: &[TopicPartition]) -> Result<(), BrokerError>;
 
+    /// Reports what lies on this instance's disk at this time, of whatever tasks: all of it, in place of what was reported before. To be called now and
+    /// then, for deadlines of the assignment are compared with the time that is told here.
+    fn report(&mut self, now: Timestamp, copies: BTreeMap<TopicPartition, StoreCopy>);
+
+    /// Who holds what in the group, as this member was told last.
+    fn directory(&self) -> &Arc<Directory>;
+
     /// Leaves the group, so that others take over at once.
     fn leave(&mut self) -> Result<(), BrokerError>;
+}
+
+/// A task's store as it lies on an instance's disk.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct StoreCopy {
+    /// The changelog position that it stands for; none where that is not known.
+    pub position: Option<Offset>,
+    /// Whether it lacks no more than what a commit brings: its task can go on here at once.
+    pub is_caught_up: bool,
 }
 
 /// What a member is told.

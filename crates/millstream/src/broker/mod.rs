@@ -12,9 +12,10 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 pub use fetcher::{Fetched, FetchedBatch, Fetcher, LogReader};
-pub use membership::{Fence, MemberEvent, Membership};
+pub use membership::{Fence, MemberEvent, Membership, StoreCopy};
 
-use crate::record::{Offset, Partition, Record, Topic, TopicPartition};
+use crate::record::{Offset, Partition, Record, TopicPartition};
+use group::Candidate;
 
 /// A connection to a broker. Cheap to clone or share; every call may be made from any thread.
 pub trait Broker: Send + Sync + 'static {
@@ -64,11 +65,8 @@ pub trait Broker: Send + Sync + 'static {
     /// The positions a group has committed, in the order asked; none where it has not.
     fn committed(&self, group: &str, partitions: &[TopicPartition]) -> Result<Vec<Option<CommittedOffset>>, BrokerError>;
 
-    /// Joins a group as a member that consumes these topics, all of whose partitions the group shares among its members.
-    ///
-    /// `member` is a name of the member's own, the same after a restart: where the broker can, it then gives the partitions back that the
-    /// member had, at once.
-    fn join(&self, group: &str, member: &str, topics: &[Topic]) -> Result<Self::Membership, BrokerError>;
+    /// Joins a group, all partitions of whose topics its members share.
+    fn join(&self, candidate: &Candidate) -> Result<Self::Membership, BrokerError>;
 
     /// Fetches records, nothing to begin with.
     fn fetcher(&self) -> Result<Self::Fetcher, BrokerError>;

@@ -1,8 +1,9 @@
 use std::time::Duration;
 
+use crate::broker::group::transactional_id;
 use crate::record::Topic;
 
-/// How an application runs. Every thread of every instance of an application has the same but for `instance_id`.
+/// How an application runs. Every thread of every instance of an application has the same but for `instance_id`, `rack` and `endpoint`.
 #[derive(Debug, Clone)]
 pub struct StreamsConfig {
     /// The application: its consumer group, and the beginning of the names of its internal topics.
@@ -25,6 +26,16 @@ pub struct StreamsConfig {
     pub purge_interval: Duration,
     /// After how long without a record a source partition counts as idle; none is never.
     pub idle_timeout: Option<Duration>,
+    /// Another with every start of the process.
+    pub incarnation: u64,
+    /// What the group called this instance in its last life, if that is known: it goes on as that member.
+    pub member: Option<String>,
+    /// How many other instances keep a copy of each store, where there are as many.
+    pub num_standbys: u32,
+    /// The rack that this instance stands in, if it is known: copies of a store go to different racks where they can.
+    pub rack: Option<String>,
+    /// Where other instances reach this one, if they can.
+    pub endpoint: Option<String>,
     /// Whether to count only what lies on the repartition topics: nothing is read of the source topics, and no position there moves.
     pub drain: bool,
 }
@@ -43,6 +54,11 @@ impl StreamsConfig {
             ranked_rows: 1_024,
             purge_interval: Duration::from_secs(30),
             idle_timeout: Some(Duration::from_secs(60)),
+            incarnation: 0,
+            member: None,
+            num_standbys: 0,
+            rack: None,
+            endpoint: None,
             drain: false,
         }
     }
@@ -69,11 +85,6 @@ impl StreamsConfig {
 
     /// `<application.id>-<instance id>-<number>`: 0 is what partitions join with, the threads have the numbers from 1 on.
     pub fn transactional_id(&self, number: usize) -> String {
-        format!("{}-{}-{number}", self.application_id, self.instance_id)
-    }
-
-    /// The name of the instance as a member of its group: `<application.id>-<instance id>`.
-    pub fn member_name(&self) -> String {
-        format!("{}-{}", self.application_id, self.instance_id)
+        transactional_id(&self.application_id, &self.instance_id, number)
     }
 }

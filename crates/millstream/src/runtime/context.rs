@@ -10,8 +10,11 @@ use crate::record::{Timestamp, TopicPartition};
 use crate::store::StoreProvider;
 use crate::topology::Topology;
 
-/// Is told about a thread's work as it happens, to measure it.
+/// Is told about an instance's work as it happens.
 pub trait Observer: Send + Sync + 'static {
+    /// This is what the group calls the instance.
+    fn joined(&self, _member: &str) {}
+
     /// A commit of the thread of that number begins.
     fn commit_begins(&self, _thread: usize) {}
 

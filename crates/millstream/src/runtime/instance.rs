@@ -40,7 +40,7 @@ impl<B: Broker> Instance<B> {
         let handover = Arc::new(Handover::new(threads));
         let joins = Arc::new(Mutex::new(Transactor::new(parts.broker.clone(), parts.config.transactional_id(0))));
         let workers = Workers {
-            member: Member::new(parts.clone(), handover.clone()),
+            member: Member::new(threads, parts.clone(), handover.clone()),
             threads: (0..threads).map(|n| StreamThread::new(n, parts.clone(), handover.clone())).collect(),
             updaters: (0..threads).map(|n| StateUpdater::new(n, parts.clone(), handover.clone(), joins.clone())).collect(),
             upkeep: Upkeep::new(parts.clone(), handover),

@@ -1,3 +1,4 @@
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -5,9 +6,12 @@ use super::context::{Parts, Stepped, StreamsError};
 use super::handover::Handover;
 use super::plan::Plan;
 use super::task::Task;
-use crate::broker::{Broker, BrokerError, ErrorKind, Fence, MemberEvent, Membership};
-use crate::record::TopicPartition;
+use crate::broker::{Broker, BrokerError, ErrorKind, Fence, MemberEvent, Membership, StoreCopy};
+use crate::record::{Timestamp, TopicPartition};
 use crate::task::TaskId;
+
+/// How often what lies on the disk is looked at and reported, in milliseconds.
+const REPORT_INTERVAL_MS: i64 = 200;
 
 /// The instance as a member of the application's group: it hears which tasks are the instance's own, hands them out, and reports when
 /// those that are asked back have ended.
@@ -18,11 +22,16 @@ pub struct Member<B: Broker> {
     membership: Option<B::Membership>,
     /// Asked back, and not given up yet.
     revoked: Vec<TopicPartition>,
+    threads: usize,
+    /// What the group calls it.
+    name: Option<Arc<str>>,
+    /// When what lies on the disk was reported last.
+    reported_at: Option<Timestamp>,
 }
 
 impl<B: Broker> Member<B> {
-    pub(super) fn new(parts: Arc<Parts<B>>, handover: Arc<Handover<B>>) -> Self {
-        Self { parts, handover, plan: None, membership: None, revoked: Vec::new() }
+    pub(super) fn new(threads: usize, parts: Arc<Parts<B>>, handover: Arc<Handover<B>>) -> Self {
+        Self { parts, handover, plan: None, membership: None, revoked: Vec::new(), threads, name: None, reported_at: None }
     }
 
     /// Hears what the group has to say, and does it. Waits for that at most `max_wait`.
@@ -56,12 +65,15 @@ impl<B: Broker> Member<B> {
 
     fn try_step(&mut self, max_wait: Duration) -> Result<Stepped, BrokerError> {
         let plan = self.connect()?;
+        self.report(&plan);
         let version = self.handover.version();
         let given_up = self.give_up(&plan)?;
         self.handover.make_missing(|id, role, membership| Task::assigned(id, role, &plan, membership, &self.parts.registry));
         let wait = if self.revoked.is_empty() && !given_up { max_wait } else { Duration::ZERO };
         let Some(membership) = &mut self.membership else { return Ok(Stepped::Troubled) };
-        match membership.poll(wait)? {
+        let event = membership.poll(wait)?;
+        self.parts.registry.put_directory(membership.directory());
+        match event {
             MemberEvent::Nothing if given_up => Ok(Stepped::Worked),
             MemberEvent::Nothing if self.revoked.is_empty() => Ok(Stepped::Idle),
             MemberEvent::Nothing => {
@@ -102,12 +114,47 @@ impl<B: Broker> Member<B> {
         };
         self.plan = Some(plan.clone());
         if self.membership.is_none() {
-            self.membership = Some(broker.join(&config.application_id, &config.member_name(), &plan.subscription())?);
+            self.membership = Some(broker.join(&plan.candidate(self.threads, config))?);
+            self.reported_at = None;
         }
         Ok(plan)
     }
 
-    fn assign(&self, plan: &Arc<Plan>, partitions: &[TopicPartition], fence: Fence) {
+    /// Reports what lies on the disk, now and then.
+    fn report(&mut self, plan: &Plan) {
+        let now = self.parts.now();
+        if self.reported_at.is_some_and(|at| self.parts.is_before(at, REPORT_INTERVAL_MS)) {
+            return;
+        }
+        let copies = self.copies(plan);
+        if let Some(membership) = &mut self.membership {
+            membership.report(now, copies);
+        }
+        self.reported_at = Some(now);
+    }
+
+    /// The stores that are here: those of tasks, and those that nobody has opened.
+    fn copies(&self, plan: &Plan) -> BTreeMap<TopicPartition, StoreCopy> {
+        let mut copies = BTreeMap::new();
+        for (topic, store) in plan.stores() {
+            match self.parts.provider.partitions(store) {
+                Ok(partitions) => {
+                    let unopened = partitions.into_iter().map(|partition| TopicPartition::new(topic.clone(), partition));
+                    copies.extend(unopened.map(|task| (task, StoreCopy { position: None, is_caught_up: false })));
+                }
+                Err(error) => tracing::debug!(%error, store = &**store, "the stores on the disk could not be listed"),
+            }
+        }
+        let kept = self.parts.registry.tasks().into_iter().filter(|task| plan.subtopology(task.id).kept().is_some());
+        copies.extend(kept.map(|task| (task.input().clone(), task.copy())));
+        copies
+    }
+
+    fn assign(&mut self, plan: &Arc<Plan>, partitions: &[TopicPartition], fence: Fence) {
+        if self.name.as_ref() != Some(fence.member()) {
+            self.parts.observer.joined(fence.member());
+            self.name = Some(fence.member().clone());
+        }
         let ids = ids(plan, partitions);
         if ids.len() < partitions.len() {
             tracing::warn!(?partitions, "partitions were assigned that the topology does not read: they are left alone");

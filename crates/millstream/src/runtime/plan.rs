@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use super::StreamsConfig;
+use crate::broker::group::{Candidate, Placement};
 use crate::broker::{Broker, BrokerError, ErrorKind, TopicDescription, TopicSettings};
 use crate::record::{Partition, Topic, TopicPartition};
 use crate::task::counted_with::CountedWith;
@@ -89,9 +90,20 @@ impl Plan {
         Ok(())
     }
 
-    /// The topics that the application's consumers subscribe to.
-    pub(crate) fn subscription(&self) -> Vec<Topic> {
-        self.subtopologies.iter().map(|s| s.topic.clone()).collect()
+    /// What the instance is as a member of its group.
+    pub(crate) fn candidate(&self, threads: usize, config: &StreamsConfig) -> Candidate {
+        let topics: Vec<_> = self.subtopologies.iter().map(|s| s.topic.clone()).collect();
+        let stateful = self.subtopologies.iter().filter(|s| s.kept().is_some()).map(|s| s.topic.clone()).collect();
+        Candidate {
+            incarnation: config.incarnation,
+            member: config.member.as_deref().map(Into::into),
+            stateful,
+            threads: threads as u32,
+            endpoint: config.endpoint.as_deref().map(Into::into),
+            rack: config.rack.as_deref().map(Into::into),
+            placement: Placement { standbys: config.num_standbys, ..Placement::default() },
+            ..Candidate::new(config.application_id.as_str(), config.instance_id.as_str(), &topics)
+        }
     }
 
     /// The task for a partition, and what it does.
@@ -113,6 +125,11 @@ impl Plan {
             late: TopicPartition::new(self.late.clone(), partition),
             dead_letter: TopicPartition::new(self.dead_letter.clone(), partition),
         }
+    }
+
+    /// The stores, each with the topic that its tasks read.
+    pub(crate) fn stores(&self) -> impl Iterator<Item = (&Topic, &Arc<str>)> {
+        self.subtopologies.iter().filter_map(|s| Some((&s.topic, &s.kept()?.spec.store)))
     }
 
     /// The windowed aggregates, each with its source topic and, if it is shuffled, its repartition topic.

@@ -5,6 +5,8 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use crate::broker::StoreCopy;
+use crate::broker::group::Directory;
 use crate::record::{Offset, Partition, Timestamp, TopicPartition};
 use crate::store::StateStore;
 use crate::task::processor::CommittedTime;
@@ -30,6 +32,8 @@ struct Inner {
     committed: BTreeMap<TopicPartition, (Offset, TopicIdentity)>,
     /// Whether the group has told this instance what is its own.
     is_member: bool,
+    /// What the group told last of who holds what.
+    directory: Arc<Directory>,
     /// Changelog records that were replayed, all restores together.
     restored: u64,
     serials: Serial,
@@ -83,6 +87,15 @@ impl TaskStatus {
     /// The partition that it reads. (Subtopologies read one topic each.)
     pub fn input(&self) -> &TopicPartition {
         &self.inputs[0]
+    }
+
+    /// The copy of its store that lies here, where it keeps one.
+    pub(crate) fn copy(&self) -> StoreCopy {
+        match (self.state, self.restore) {
+            (TaskState::Running | TaskState::Suspended, _) => StoreCopy { position: None, is_caught_up: true },
+            (_, Some(restore)) => StoreCopy { position: Some(restore.position), is_caught_up: restore.position >= restore.end },
+            (_, None) => StoreCopy { position: None, is_caught_up: false },
+        }
     }
 
     /// Whether it does all that it can do for now.
@@ -197,6 +210,18 @@ impl Registry {
     /// The group has told the instance what is its own, or has let it go.
     pub(crate) fn put_member(&self, is_member: bool) {
         self.lock().is_member = is_member;
+    }
+
+    /// Who holds what in the group, as this instance was told last. Before it was told anything nobody holds anything.
+    pub fn directory(&self) -> Arc<Directory> {
+        self.lock().directory.clone()
+    }
+
+    pub(crate) fn put_directory(&self, directory: &Arc<Directory>) {
+        let mut inner = self.lock();
+        if !Arc::ptr_eq(&inner.directory, directory) {
+            inner.directory = directory.clone();
+        }
     }
 
     pub(crate) fn count_restored(&self, records: u64) {

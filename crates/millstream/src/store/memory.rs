@@ -150,6 +150,13 @@ impl StoreProvider for MemoryStores {
         Ok(opened)
     }
 
+    fn partitions(&self, store: &str) -> Result<Vec<Partition>, StoreError> {
+        let stores = self.stores.read().unwrap_or_else(PoisonError::into_inner);
+        let mut partitions: Vec<_> = stores.keys().filter(|(name, _)| name == store).map(|(_, partition)| *partition).collect();
+        partitions.sort_unstable();
+        Ok(partitions)
+    }
+
     fn destroy(&self, store: &str, partition: Partition) -> Result<(), StoreError> {
         let (mut stores, name) = (self.stores.write().unwrap_or_else(PoisonError::into_inner), (store.to_owned(), partition));
         if let Some(kept) = stores.get(&name) {

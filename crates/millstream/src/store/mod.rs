@@ -182,6 +182,12 @@ pub trait StoreProvider: Send + Sync + 'static {
     /// a thread that has lost its task to another and does not know it yet, or a query.
     fn open(&self, store: &str, partition: Partition) -> Result<Arc<dyn StateStore>, StoreError>;
 
+    /// The partitions for which there is a store of that name, ascending.
+    ///
+    /// # Errors
+    /// Where that cannot be found out.
+    fn partitions(&self, store: &str) -> Result<Vec<Partition>, StoreError>;
+
     /// Removes the store of that name for that partition with all it holds.
     ///
     /// # Errors

@@ -2,6 +2,7 @@
 
 use std::time::{Duration, Instant};
 
+use millstream::broker::group::Candidate;
 use millstream::broker::{Broker, ErrorKind, Fetched, FetchedBatch, Fetcher, Membership, TopicSettings};
 use millstream::record::{Offset, TopicPartition};
 
@@ -68,7 +69,7 @@ fn a_fetcher_needs_no_membership<B: Broker>(broker: &B, place: Place) {
     produce(broker, &from, &["a", "b"]);
     produce(broker, &other, &["x"]);
     // A member has them, and two fetchers fetch the same one.
-    let mut member = broker.join("fetched", "member", &["fetched".into()]).unwrap();
+    let mut member = broker.join(&Candidate::new("fetched", "member", &["fetched".into()])).unwrap();
     let (mut one, mut two) = (broker.fetcher().unwrap(), broker.fetcher().unwrap());
     nothing_comes(&mut one, place);
     one.start(&from, Offset(0)).unwrap();

@@ -7,6 +7,7 @@ mod members;
 use std::sync::Arc;
 use std::time::Duration;
 
+use millstream::broker::group::Candidate;
 use millstream::broker::local::MemoryBroker;
 use millstream::broker::local::faults::{Call, CommitOutcome, Fault, Faults, FaultsAt, FaultyBroker, SeededFaults};
 use millstream::broker::{
@@ -79,7 +80,7 @@ fn a_crash_at_any_call_leaves_all_or_nothing() {
         for (fault, applied) in [(Fault::CrashBefore, false), (Fault::CrashAfter, call == Call::Commit)] {
             let broker = broker();
             let instance = FaultyBroker::new(broker.clone(), Arc::new(FaultsAt::new().and(1, call, fault)));
-            let mut membership = instance.join("group", "member", &["in".into()]).unwrap();
+            let mut membership = instance.join(&Candidate::new("group", "member", &["in".into()])).unwrap();
             let fence = assigned(&mut membership);
             let mut producer = instance.producer("p").unwrap();
             assert_eq!(transact(&mut producer, &fence, 1).unwrap_err().kind(), ErrorKind::Stop);
@@ -89,7 +90,7 @@ fn a_crash_at_any_call_leaves_all_or_nothing() {
 
             drop(membership);
             let next = FaultyBroker::new(broker, Arc::new(FaultsAt::new()));
-            let mut successor = next.join("group", "member", &["in".into()]).unwrap();
+            let mut successor = next.join(&Candidate::new("group", "member", &["in".into()])).unwrap();
             assert!(successor.poll(NOW).unwrap() == MemberEvent::Nothing, "the dead member still has it");
             instance.expire_members();
             assigned(&mut successor);
@@ -103,7 +104,7 @@ fn an_unknown_outcome_is_what_it_was_told_to_be() {
         let broker = broker();
         let faults = FaultsAt::new().and(1, Call::Commit, Fault::OutcomeUnknown(told));
         let instance = FaultyBroker::new(broker.clone(), Arc::new(faults));
-        let mut membership = instance.join("group", "member", &["in".into()]).unwrap();
+        let mut membership = instance.join(&Candidate::new("group", "member", &["in".into()])).unwrap();
         let fence = assigned(&mut membership);
         let mut producer = instance.producer("p").unwrap();
         assert_eq!(transact(&mut producer, &fence, 1).unwrap_err().kind(), ErrorKind::OutcomeUnknown);
@@ -117,7 +118,7 @@ fn a_commit_in_flight_holds_readers_back_until_it_is_decided() {
         let broker = broker();
         let faults = FaultsAt::new().and(1, Call::Commit, Fault::OutcomeUnknown(CommitOutcome::InFlight));
         let instance = FaultyBroker::new(broker.clone(), Arc::new(faults));
-        let mut membership = instance.join("group", "member", &["in".into()]).unwrap();
+        let mut membership = instance.join(&Candidate::new("group", "member", &["in".into()])).unwrap();
         let fence = assigned(&mut membership);
         let mut producer = instance.producer("p").unwrap();
         assert_eq!(transact(&mut producer, &fence, 1).unwrap_err().kind(), ErrorKind::OutcomeUnknown);
@@ -171,7 +172,7 @@ fn a_refused_call_changes_nothing_and_may_be_made_again() {
     let broker = broker();
     let faults = FaultsAt::new().and(1, Call::Commit, Fault::Fail(ErrorKind::Retry));
     let instance = FaultyBroker::new(broker.clone(), Arc::new(faults));
-    let mut membership = instance.join("group", "member", &["in".into()]).unwrap();
+    let mut membership = instance.join(&Candidate::new("group", "member", &["in".into()])).unwrap();
     let fence = assigned(&mut membership);
     let mut producer = instance.producer("p").unwrap();
     assert_eq!(transact(&mut producer, &fence, 1).unwrap_err().kind(), ErrorKind::Retry);

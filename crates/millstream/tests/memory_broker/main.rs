@@ -13,6 +13,7 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::thread;
 use std::time::Duration;
 
+use millstream::broker::group::Candidate;
 use millstream::broker::local::{
     Appended, LocalBroker, LogChange, LogId, LogStorage, LogWrite, MemoryBroker, MemoryLog, Unit, VisitBatch, VisitEntry,
 };
@@ -122,7 +123,7 @@ fn everything_is_there_when_the_storage_is_opened_again() {
         broker.append(unit(0, &["a", "b", "c"])).unwrap();
         broker.delete_records(&tp(0), Offset(1)).unwrap();
         broker.add_partitions("clicks", 3).unwrap();
-        let mut member = broker.join("group", "member", &["clicks".into()]).unwrap();
+        let mut member = broker.join(&Candidate::new("group", "member", &["clicks".into()])).unwrap();
         let (partitions, fence) = assigned(&mut member);
         assert_eq!(partitions.len(), 3);
         let mut producer = broker.producer("p").unwrap();

@@ -79,6 +79,13 @@ impl StoreProvider for Disk {
         Ok(Arc::new(DiskStore { live, files, _handle: handle, is_full: self.is_full.clone(), faults: self.faults.clone() }))
     }
 
+    fn partitions(&self, store: &str) -> Result<Vec<Partition>, StoreError> {
+        let mut partitions: Vec<_> =
+            lock(&self.files).keys().filter(|(name, _)| name == store).map(|(_, number)| *number).collect();
+        partitions.sort_unstable();
+        Ok(partitions)
+    }
+
     fn destroy(&self, store: &str, partition: Partition) -> Result<(), StoreError> {
         self.faults.at_store(StoreCall::Destroy)?;
         let (mut files, name) = (lock(&self.files), (store.to_owned(), partition));

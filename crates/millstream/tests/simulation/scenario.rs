@@ -48,7 +48,7 @@ pub(crate) struct Scenario {
     /// Whether one click does not come to one.
     pub(crate) fans_out: bool,
     /// How many instances, where there are as many, keep a copy of a store beside the one that counts.
-    pub(crate) standbys: usize,
+    pub(crate) standbys: u32,
 }
 
 impl Scenario {
@@ -81,7 +81,7 @@ impl Scenario {
             event_one_in: (!r.one_in(16)).then(|| r.pick(&[4, 10, 30])),
             aggregates: r.one_in(3),
             fans_out: r.one_in(3),
-            standbys: r.between(0, 2) as usize,
+            standbys: r.between(0, 2) as u32,
         }
     }
 
@@ -142,6 +142,7 @@ impl Scenario {
             ranked_rows: self.ranked_rows,
             purge_interval: self.purge_interval,
             idle_timeout: self.idle_timeout,
+            num_standbys: self.standbys,
             ..StreamsConfig::new(APPLICATION)
         }
     }

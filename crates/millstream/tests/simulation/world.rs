@@ -19,7 +19,7 @@ use crate::instance::{Instance, Step, Surroundings};
 use crate::model::Expected;
 use crate::queries;
 use crate::random::Random;
-use crate::scenario::{APPLICATION, CLICKS, Scenario};
+use crate::scenario::{CLICKS, Scenario};
 use crate::trace::Trace;
 
 /// After so many rounds without a change nothing more will come.
@@ -73,8 +73,6 @@ impl World {
         let clock = Arc::new(ManualClock::new(Timestamp(random.pick(&[0, 1_000, 1_700_000_000_000]))));
         let broker = MemoryBroker::in_memory(clock.clone());
         broker.create_topic(CLICKS, &TopicSettings::kept_for_ever(scenario.partitions)).unwrap();
-        broker.trust_members(APPLICATION);
-        broker.keep_standbys(APPLICATION, scenario.standbys);
         let audit = Arc::new(Mutex::new(Audit::new(broker.clone(), scenario.clone(), trace.clone())));
         let faults = CallFaults::new(random.fork(), audit.clone(), trace.clone());
         if scenario.event_one_in.is_none() {

@@ -7,7 +7,7 @@ use std::time::Duration;
 use super::super::BrokerError;
 use crate::record::{Topic, TopicPartition};
 
-/// A member's line to the coordinator of its group. Nothing here waits but [`Coordinator::next`].
+/// A member's line to the coordinator of its group. Nothing here waits but [`Coordinator::next`], and [`Coordinator::leave`] for a moment.
 ///
 /// Behind it lie connections, retries and heartbeats. A request is sent again for as long as its answer is lost or says that it may succeed
 /// later (a coordinator that moves, loads, or is away), and heartbeats go on by themselves from [`Answer::Joined`] until [`Answer::Gone`], whatever
@@ -28,8 +28,15 @@ pub trait Coordinator: Send {
     /// coordinator cannot be reached, now and then a [`super::super::ErrorKind::Retry`] that says so. The line stays good.
     fn next(&mut self, max_wait: Duration) -> Result<Option<Answer>, BrokerError>;
 
-    /// Takes members out of the group: this one, which ends its heartbeats, or others, which are known to be dead. One that is no member
-    /// (any more) is no error.
+    /// Takes this member out of the group, or withdraws its request to join, and ends its heartbeats.
+    fn leave(&mut self, reason: &str) -> Result<(), BrokerError>;
+
+    /// Ends the transactions that producers of these ids have left open, and fences the producers. Answered by
+    /// [`Answer::TransactionsEnded`], also where that could not be done in good time: what is open ends by its own timeout then, and whoever needs
+    /// to waits for it.
+    fn end_transactions(&mut self, transactional_ids: Vec<String>) -> Result<(), BrokerError>;
+
+    /// Takes other members out of the group, which are known to be dead. One that is no member (any more) is no error.
     fn remove(&mut self, members: &[Arc<str>], reason: &str) -> Result<(), BrokerError>;
 }
 
@@ -78,6 +85,8 @@ pub enum Answer {
     },
     /// What this member is assigned in the generation joined last.
     Synced(MemberAssignment),
+    /// The transactions that were to be ended are.
+    TransactionsEnded,
     /// The group wants all members to join again. What was committed until then stays good, and so do commits until the answer to that.
     Rebalance,
     /// This is no member any more: nothing that it held can be committed.

@@ -2,6 +2,14 @@
 //! what is decided by one of them, the leader of the generation.
 
 pub mod assignor;
+mod candidate;
 mod coordinator;
+mod directory;
+mod leader;
+mod member;
+mod user_data;
 
+pub use candidate::{Candidate, Placement, transactional_id};
 pub use coordinator::{Answer, Coordinator, Gone, JoinRequest, MemberAssignment, MemberMetadata};
+pub use directory::{Directory, InstanceInfo};
+pub use member::{GroupMember, PartitionCounts};

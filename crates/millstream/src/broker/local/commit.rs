@@ -203,7 +203,7 @@ pub(super) fn check_offsets(state: &State, offsets: &GroupOffsets) -> Result<(),
         let message = format!("group {} has no members", offsets.fence.group());
         BrokerError::new(ErrorKind::AbortTransaction, message)
     };
-    group.ok_or_else(unknown)?.check(&offsets.fence, offsets.offsets.iter().map(|(partition, _)| partition))
+    group.ok_or_else(unknown)?.check(&offsets.fence)
 }
 
 impl Appended {

@@ -10,7 +10,6 @@
 //!   for hears that the outcome is unknown, unless the storage can rule that out.
 //! - **Locks** are taken in this order: maintenance, writer, state. The queue's is never held with another.
 
-mod assignment;
 mod batch;
 mod commit;
 mod entries;
@@ -38,16 +37,17 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 pub use fetch::LocalBatch;
 pub use fetcher::LocalFetcher;
 pub use maintenance::IDEMPOTENCY_KEPT_FOR;
-pub use membership::LocalMembership;
+pub use membership::{LocalCoordinator, LocalMembership};
 pub use memory::{MemoryBroker, MemoryLog};
 pub use producer::LocalProducer;
 pub use reader::LocalReader;
 pub use storage::{LogChange, LogId, LogStorage, LogWrite, VisitBatch, VisitEntry};
 pub use unit::Unit;
 
+use super::group::Candidate;
 use super::{Broker, BrokerError, CommittedOffset, Delivered, ErrorKind, Isolation, LogRange, TopicDescription, TopicSettings};
 use crate::clock::Clock;
-use crate::record::{Offset, Topic, TopicPartition};
+use crate::record::{Offset, TopicPartition};
 use commit::Queue;
 use maintenance::Maintenance;
 use state::State;
@@ -205,8 +205,8 @@ impl<S: LogStorage> Broker for LocalBroker<S> {
     }
 
     /// A member gets a new name in any case: memberships do not outlive the process.
-    fn join(&self, group: &str, _: &str, topics: &[Topic]) -> Result<Self::Membership, BrokerError> {
-        LocalMembership::join(self.shared.clone(), group, topics)
+    fn join(&self, candidate: &Candidate) -> Result<Self::Membership, BrokerError> {
+        LocalCoordinator::join(&self.shared, candidate)
     }
 
     fn fetcher(&self) -> Result<Self::Fetcher, BrokerError> {

@@ -70,10 +70,6 @@ impl State {
         self.topics.values().map(|topic| topic.number + 1).max().unwrap_or(0)
     }
 
-    pub(super) fn partition_counts(&self) -> BTreeMap<Topic, u32> {
-        self.topics.iter().map(|(name, topic)| (name.clone(), topic.settings.partitions)).collect()
-    }
-
     pub(super) fn group(&mut self, name: &str) -> &mut Group {
         self.groups.entry(name.into()).or_default()
     }

@@ -77,12 +77,7 @@ impl<S: LogStorage> Shared<S> {
             None => undo.remove_entry(entries::topic_key(name)),
         }
         writer.write(&self.storage, write, undo)?;
-        let mut state = lock(&self.state);
-        state.add_topic(name, topic);
-        let counts = state.partition_counts();
-        for group in state.groups.values_mut().filter(|group| group.consumes(name)) {
-            group.rebalance(&counts);
-        }
+        lock(&self.state).add_topic(name, topic);
         self.changed.notify_all();
         Ok(())
     }

@@ -3,6 +3,9 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
+use serde::{Deserialize, Serialize};
+
+use super::super::user_data::{moves, tasks};
 use crate::record::TopicPartition;
 
 /// An assignment, and what it asks of the leader.
@@ -17,12 +20,13 @@ pub struct Outcome {
 }
 
 /// Who holds what. Plain data: it travels to all members, and the next call wants it back as [`super::Situation::previous`].
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct Assignment {
     /// The tasks of each member, by instance id. Every member has an entry.
     pub members: BTreeMap<Arc<str>, Roles>,
     /// Tasks that are nobody's active task for now, and who is to get each once its old owner does not list it as owned any more. The old
     /// owner is asked to give it up by not being assigned it.
+    #[serde(with = "moves")]
     pub moving: BTreeMap<TopicPartition, Arc<str>>,
     /// Instances that went, or are about to go, and the copies that are theirs when they come back.
     pub absent: BTreeMap<Arc<str>, Absence>,
@@ -32,22 +36,26 @@ pub struct Assignment {
 
 /// What one member holds, by role. No task is in two of them, but for one that is moving: the member that gives it up may be
 /// assigned it as a standby at once.
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct Roles {
     /// Tasks that it processes.
+    #[serde(with = "tasks")]
     pub active: BTreeSet<TopicPartition>,
     /// Tasks whose state it keeps up to date in case that their owner dies.
+    #[serde(with = "tasks")]
     pub standby: BTreeSet<TopicPartition>,
     /// Tasks whose state it builds because it is to hold them in another role soon.
+    #[serde(with = "tasks")]
     pub warmup: BTreeSet<TopicPartition>,
 }
 
 /// An instance that went, or drains.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Absence {
     /// Until when its copies are not built elsewhere. That of a member that still drains begins anew with each assignment.
     pub until_ms: i64,
     /// The tasks whose state it has.
+    #[serde(with = "tasks")]
     pub copies: BTreeSet<TopicPartition>,
 }
 

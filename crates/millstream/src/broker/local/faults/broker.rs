@@ -6,8 +6,9 @@ use std::sync::{Arc, Mutex};
 
 use super::super::lock;
 use super::{Call, Fault, Faults, FaultyFetcher, FaultyMembership, FaultyProducer, FaultyReader, MemoryBroker, asked_for};
+use crate::broker::group::Candidate;
 use crate::broker::{Broker, BrokerError, CommittedOffset, ErrorKind, Isolation, LogRange, TopicDescription, TopicSettings};
-use crate::record::{Offset, Topic, TopicPartition};
+use crate::record::{Offset, TopicPartition};
 
 /// A [`MemoryBroker`] as one instance of the program sees it, with faults. Clones belong to the same instance.
 #[derive(Clone)]
@@ -137,9 +138,9 @@ impl Broker for FaultyBroker {
         self.call(Call::Committed, |broker| broker.committed(group, partitions))
     }
 
-    fn join(&self, group: &str, member: &str, topics: &[Topic]) -> Result<FaultyMembership, BrokerError> {
+    fn join(&self, candidate: &Candidate) -> Result<FaultyMembership, BrokerError> {
         let fault = self.before(Call::Join)?;
-        let membership = FaultyMembership::new(self.clone(), group, self.broker.join(group, member, topics)?);
+        let membership = FaultyMembership::new(self.clone(), &candidate.group, self.broker.join(candidate)?);
         self.after(fault)?;
         Ok(membership)
     }

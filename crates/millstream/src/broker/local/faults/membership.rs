@@ -1,12 +1,14 @@
 //! Memberships whose calls may fail.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
 use super::super::{LocalMembership, MemoryLog, lock};
 use super::{Call, Fault, FaultyBroker};
-use crate::broker::{BrokerError, MemberEvent, Membership};
-use crate::record::TopicPartition;
+use crate::broker::group::Directory;
+use crate::broker::{BrokerError, MemberEvent, Membership, StoreCopy};
+use crate::record::{Timestamp, TopicPartition};
 
 /// A membership of a [`FaultyBroker`]. Dropped while its instance lives, it leaves the group; after a crash it stays a member until
 /// [`FaultyBroker::expire_members`].
@@ -26,8 +28,8 @@ impl FaultyMembership {
 
     /// A poll after a loss joins again, under a new name.
     fn note_member(&self) {
-        if let Some(member) = self.membership.member() {
-            lock(&self.broker.instance.members).insert((self.group.clone(), member));
+        if let Some(member) = self.membership.coordinator().member() {
+            lock(&self.broker.instance.members).insert((self.group.clone(), member.clone()));
         }
     }
 }
@@ -49,6 +51,14 @@ impl Membership for FaultyMembership {
         let outcome = self.membership.give_up(partitions);
         self.broker.after(fault)?;
         outcome
+    }
+
+    fn report(&mut self, now: Timestamp, copies: BTreeMap<TopicPartition, StoreCopy>) {
+        self.membership.report(now, copies);
+    }
+
+    fn directory(&self) -> &Arc<Directory> {
+        self.membership.directory()
     }
 
     fn leave(&mut self) -> Result<(), BrokerError> {
