@@ -236,11 +236,11 @@ fn is_secret(key: &str) -> bool {
 /// A broker that is back is found within a second.
 const COMMON: &[(&str, &str)] = &[("reconnect.backoff.max.ms", "1000"), ("socket.keepalive.enable", "true")];
 
-/// How soon a group misses a member that has died, and how soon the others hear of it. What a member that has died while it joined holds up
+/// How soon a group misses a member that has died, and how soon the others hear that the group gathers. What a member that has died while it joined holds up
 /// is held up twice as long: while the group waits for it to join, its session does not run, and begins anew when all others have joined.
 /// Partitions that are added to a topic are seen, and assigned, within the interval of its metadata: by default it takes minutes.
 const MEMBERSHIP: &[(&str, &str)] =
-    &[("session.timeout.ms", "10000"), ("heartbeat.interval.ms", "1000"), ("topic.metadata.refresh.interval.ms", "5000")];
+    &[("session.timeout.ms", "10000"), ("heartbeat.interval.ms", "300"), ("topic.metadata.refresh.interval.ms", "5000")];
 
 /// Large fetches, and a queue that is looked at again soon after it was full: by default a consumer that works off a backlog idles.
 /// What is there is answered at once, for a backlog fills a fetch by itself. A fetch that finds nothing waits so long at the broker, and
@@ -370,8 +370,8 @@ mod tests {
             let client = config(properties).unwrap().client(member);
             (client.get("session.timeout.ms").map(str::to_owned), client.get("heartbeat.interval.ms").map(str::to_owned))
         };
-        assert_eq!(sessions(&[]), (Some("10000".into()), Some("1000".into())));
-        assert_eq!(sessions(&[("session.timeout.ms", "45000")]), (Some("45000".into()), Some("1000".into())));
+        assert_eq!(sessions(&[]), (Some("10000".into()), Some("300".into())));
+        assert_eq!(sessions(&[("session.timeout.ms", "45000")]), (Some("45000".into()), Some("300".into())));
     }
 
     #[test]

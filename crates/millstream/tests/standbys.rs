@@ -232,3 +232,32 @@ fn a_standby_that_was_left_behind_by_a_log_that_was_trimmed_is_built_anew() {
     assert_eq!(pair.standby.stores.rows(), pair.owner.stores.rows());
     assert_eq!(pair.standby.stores.rows().len(), 2);
 }
+
+#[test]
+fn an_owner_that_is_about_to_stop_hands_over_while_it_counts() {
+    let mut pair = Pair::start();
+    pair.write("a b a", 1);
+    pair.owner.registry.hand_over();
+    for _ in 0..10 {
+        pair.clock.advance_ms(300);
+        pair.owner.step();
+        pair.standby.step();
+    }
+    assert!(pair.owner.registry.has_handed_over());
+    let (left, taken) = (pair.owner.registry.tasks(), pair.standby.task());
+    assert!(left.iter().all(|task| task.role == Role::Standby), "{left:?}");
+    assert_eq!((taken.role, taken.state), (Role::Active, TaskState::Running));
+    assert_eq!(pair.standby.stores.opened.load(Ordering::Relaxed), 1, "it goes on with the store that is open");
+}
+
+#[test]
+fn an_instance_that_is_alone_keeps_its_tasks_until_it_stops() {
+    let Pair { mut owner, standby, clock, .. } = Pair::start();
+    drop(standby);
+    owner.step();
+    owner.registry.hand_over();
+    clock.advance_ms(300);
+    owner.step();
+    assert!(owner.registry.has_handed_over());
+    assert_eq!((owner.task().role, owner.task().state), (Role::Active, TaskState::Running));
+}

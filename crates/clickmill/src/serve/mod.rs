@@ -53,6 +53,9 @@ const DRAIN_TIME: Duration = Duration::from_secs(10);
 /// read again by the next start.
 const STOP_TIME: Duration = Duration::from_secs(20);
 
+/// How long other instances may take to go on with what they have copies of before this one stops.
+const HAND_OVER_TIME: Duration = Duration::from_secs(3);
+
 /// How long what still waits for brokers or disks may take to end where nothing can be lost with it. Then it ends with the process.
 const GRACE: Duration = Duration::from_secs(1);
 
@@ -103,6 +106,9 @@ async fn serve<L: ClickLog>(config: Config) -> anyhow::Result<()> {
     let stop_by = Instant::now() + STOP_TIME - GRACE;
     telling.abort();
     tokio::spawn(end_at_once_at(signals));
+    if failure.is_none() && L::SHARED {
+        hand_over(&engine).await;
+    }
     // Intake first, so that what was accepted is all there is; then what is under way; then a last commit.
     mill.close_intake();
     let _ = stop_http.send(());
@@ -130,6 +136,15 @@ async fn open<L: ClickLog>(config: Config, signals: &mut StopSignals) -> anyhow:
             Ok(None)
         }
         never = step.tell() => never,
+    }
+}
+
+/// Lets other instances go on with what they can go on with at once, while everything is still answered here.
+async fn hand_over<L: ClickLog>(engine: &Engine<L>) {
+    engine.registry.hand_over();
+    let until = Instant::now() + HAND_OVER_TIME;
+    while engine.has_running_tasks() && !engine.registry.has_handed_over() && Instant::now() < until {
+        tokio::time::sleep(Duration::from_millis(5)).await;
     }
 }
 

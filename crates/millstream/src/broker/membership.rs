@@ -28,6 +28,12 @@ pub trait Membership: Send {
     /// then, for deadlines of the assignment are compared with the time that is told here.
     fn report(&mut self, now: Timestamp, copies: BTreeMap<TopicPartition, StoreCopy>);
 
+    /// Hands over what others can go on with at once, for this member is about to leave: that is asked back. The rest stays until it leaves.
+    fn hand_over(&mut self);
+
+    /// Whether everything has been handed over that others can go on with.
+    fn has_handed_over(&self) -> bool;
+
     /// Who holds what in the group, as this member was told last.
     fn directory(&self) -> &Arc<Directory>;
 

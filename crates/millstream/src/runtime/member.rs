@@ -71,8 +71,13 @@ impl<B: Broker> Member<B> {
         self.handover.make_missing(|id, role, membership| Task::assigned(id, role, &plan, membership, &self.parts.registry));
         let wait = if self.revoked.is_empty() && !given_up { max_wait } else { Duration::ZERO };
         let Some(membership) = &mut self.membership else { return Ok(Stepped::Troubled) };
+        let registry = &self.parts.registry;
+        if registry.is_handing_over() {
+            membership.hand_over();
+        }
         let event = membership.poll(wait)?;
-        self.parts.registry.put_directory(membership.directory());
+        registry.put_directory(membership.directory());
+        registry.put_handed_over(membership.has_handed_over());
         match event {
             MemberEvent::Nothing if given_up => Ok(Stepped::Worked),
             MemberEvent::Nothing if self.revoked.is_empty() => Ok(Stepped::Idle),

@@ -32,6 +32,9 @@ struct Inner {
     committed: BTreeMap<TopicPartition, (Offset, TopicIdentity)>,
     /// Whether the group has told this instance what is its own.
     is_member: bool,
+    /// It is about to stop, and others are to go on with its tasks; and whether they do, as far as they can.
+    is_handing_over: bool,
+    has_handed_over: bool,
     /// What the group told last of who holds what.
     directory: Arc<Directory>,
     /// Changelog records that were replayed, all restores together.
@@ -210,6 +213,24 @@ impl Registry {
     /// The group has told the instance what is its own, or has let it go.
     pub(crate) fn put_member(&self, is_member: bool) {
         self.lock().is_member = is_member;
+    }
+
+    /// Lets other instances go on with what they can go on with at once, for this one is about to stop.
+    pub fn hand_over(&self) {
+        self.lock().is_handing_over = true;
+    }
+
+    /// Whether they do.
+    pub fn has_handed_over(&self) -> bool {
+        self.lock().has_handed_over
+    }
+
+    pub(crate) fn is_handing_over(&self) -> bool {
+        self.lock().is_handing_over
+    }
+
+    pub(crate) fn put_handed_over(&self, has_handed_over: bool) {
+        self.lock().has_handed_over = has_handed_over;
     }
 
     /// Who holds what in the group, as this instance was told last. Before it was told anything nobody holds anything.

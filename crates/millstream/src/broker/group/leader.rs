@@ -165,7 +165,7 @@ fn state_of(metadata: &MemberMetadata, info: &MemberInfo, ends: &BTreeMap<TopicP
     MemberState {
         threads: info.threads,
         rack: info.rack.clone(),
-        draining: false,
+        draining: info.is_leaving,
         understood: true,
         owned: metadata.owned.iter().map(|task| (task.clone(), stage(task))).collect(),
         copies: info.copies.iter().map(lag).collect(),

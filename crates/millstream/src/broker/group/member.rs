@@ -41,6 +41,8 @@ pub struct GroupMember<C: Coordinator> {
     now: Timestamp,
     phase: Phase,
     left: bool,
+    /// It is about to leave, and others are to go on.
+    is_leaving: bool,
     /// The name in the group, and the generation joined last.
     name: Option<Arc<str>>,
     generation: i32,
@@ -108,6 +110,7 @@ impl<C: Coordinator> GroupMember<C> {
             now: Timestamp::default(),
             phase: Phase::ToJoin,
             left: false,
+            is_leaving: false,
             name,
             generation: -1,
             held: BTreeSet::new(),
@@ -175,6 +178,7 @@ impl<C: Coordinator> GroupMember<C> {
             instance: instance.clone(),
             incarnation: *incarnation,
             wanted: self.wanted,
+            is_leaving: self.is_leaving,
             threads: *threads,
             endpoint: endpoint.clone(),
             rack: rack.clone(),
@@ -285,6 +289,7 @@ impl<C: Coordinator> GroupMember<C> {
         if !untold.is_empty() || !self.is_told {
             self.tell_assigned(untold.into_iter().collect());
         }
+        self.follow_roles();
     }
 
     /// Tells which copies are to be kept, and finds which of them the group waits for.
@@ -294,7 +299,9 @@ impl<C: Coordinator> GroupMember<C> {
         let moving = self.directory.assignment.moving.iter();
         let comes_here = moving.filter(|(_, to)| **to == self.candidate.instance).map(|(task, _)| task);
         self.awaited = warmups.chain(comes_here).filter(|task| !self.said_caught_up.contains(*task)).cloned().collect();
-        let standbys = roles.map(|roles| roles.standby.union(&roles.warmup).cloned().collect()).unwrap_or_default();
+        let mut standbys: BTreeSet<_> = roles.into_iter().flat_map(|roles| roles.standby.union(&roles.warmup)).cloned().collect();
+        // A copy that is about to be promoted stays open until it is.
+        standbys.extend(self.untold.intersection(&self.standbys).cloned());
         if standbys != self.standbys {
             self.standbys = standbys;
             self.events.push_back(MemberEvent::Standbys { partitions: self.standbys.iter().cloned().collect() });
@@ -409,6 +416,17 @@ impl<C: Coordinator> Membership for GroupMember<C> {
         self.now = now;
         self.copies = copies;
         self.notice_caught_up();
+    }
+
+    fn hand_over(&mut self) {
+        if !std::mem::replace(&mut self.is_leaving, true) {
+            self.want_rebalance("this member is about to leave");
+        }
+    }
+
+    fn has_handed_over(&self) -> bool {
+        let is_settled = matches!(self.phase, Phase::Stable) && !self.is_rebalance_wanted && self.going.is_empty();
+        self.is_leaving && (is_settled || self.held.is_empty() || self.directory.instances.len() <= 1)
     }
 
     fn directory(&self) -> &Arc<Directory> {

@@ -26,6 +26,8 @@ pub(super) struct MemberInfo {
     pub(super) incarnation: u64,
     /// Changes whenever the member wants a rebalance: the coordinator begins none for one that says nothing new.
     pub(super) wanted: u32,
+    /// It is about to leave: who can go on with its tasks at once gets them.
+    pub(super) is_leaving: bool,
     pub(super) threads: u32,
     pub(super) endpoint: Option<Arc<str>>,
     pub(super) rack: Option<Arc<str>>,

@@ -57,6 +57,14 @@ impl Membership for FaultyMembership {
         self.membership.report(now, copies);
     }
 
+    fn hand_over(&mut self) {
+        self.membership.hand_over();
+    }
+
+    fn has_handed_over(&self) -> bool {
+        self.membership.has_handed_over()
+    }
+
     fn directory(&self) -> &Arc<Directory> {
         self.membership.directory()
     }
