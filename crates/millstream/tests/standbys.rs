@@ -261,3 +261,24 @@ fn an_instance_that_is_alone_keeps_its_tasks_until_it_stops() {
     assert!(owner.registry.has_handed_over());
     assert_eq!((owner.task().role, owner.task().state), (Role::Active, TaskState::Running));
 }
+
+#[test]
+fn a_standby_takes_over_at_once_where_its_owner_is_known_to_be_dead() {
+    let mut pair = Pair::start();
+    pair.write("a b a", 1);
+    let Pair { owner, mut standby, .. } = pair;
+    let directory = standby.registry.directory();
+    let (instance, info) = directory.instances.iter().find(|(instance, _)| &***instance == "0").unwrap();
+    // It has not left: to the group it is alive.
+    std::mem::forget(owner);
+    standby.step();
+    assert_eq!(standby.task().role, Role::Standby);
+    standby.registry.report_dead(instance.clone(), info.incarnation + 1);
+    standby.step();
+    assert_eq!(standby.task().role, Role::Standby, "that was another life of it");
+    standby.registry.report_dead(instance.clone(), info.incarnation);
+    standby.step();
+    let task = standby.task();
+    assert_eq!((task.role, task.state), (Role::Active, TaskState::Running));
+    assert_eq!(standby.stores.opened.load(Ordering::Relaxed), 1);
+}

@@ -28,6 +28,10 @@ pub trait Membership: Send {
     /// then, for deadlines of the assignment are compared with the time that is told here.
     fn report(&mut self, now: Timestamp, copies: BTreeMap<TopicPartition, StoreCopy>);
 
+    /// Takes that life of another instance out of the group, which is known to have ended, so that nobody waits for its session. One that the group does not
+    /// know (any more), and one that was taken out before and came back, is left alone: it can be reached by the group, if not from here.
+    fn evict(&mut self, instance: &str, incarnation: u64) -> Result<(), BrokerError>;
+
     /// Hands over what others can go on with at once, for this member is about to leave: that is asked back. The rest stays until it leaves.
     fn hand_over(&mut self);
 

@@ -75,6 +75,9 @@ impl<B: Broker> Member<B> {
         if registry.is_handing_over() {
             membership.hand_over();
         }
+        for (instance, incarnation) in registry.take_dead() {
+            membership.evict(&instance, incarnation)?;
+        }
         let event = membership.poll(wait)?;
         registry.put_directory(membership.directory());
         registry.put_handed_over(membership.has_handed_over());

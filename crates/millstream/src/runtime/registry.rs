@@ -32,6 +32,8 @@ struct Inner {
     committed: BTreeMap<TopicPartition, (Offset, TopicIdentity)>,
     /// Whether the group has told this instance what is its own.
     is_member: bool,
+    /// Lives of other instances that have ended, as somebody has found out.
+    dead: Vec<(Arc<str>, u64)>,
     /// It is about to stop, and others are to go on with its tasks; and whether they do, as far as they can.
     is_handing_over: bool,
     has_handed_over: bool,
@@ -213,6 +215,15 @@ impl Registry {
     /// The group has told the instance what is its own, or has let it go.
     pub(crate) fn put_member(&self, is_member: bool) {
         self.lock().is_member = is_member;
+    }
+
+    /// That life of another instance has ended: the group need not wait for its session.
+    pub fn report_dead(&self, instance: impl Into<Arc<str>>, incarnation: u64) {
+        self.lock().dead.push((instance.into(), incarnation));
+    }
+
+    pub(crate) fn take_dead(&self) -> Vec<(Arc<str>, u64)> {
+        std::mem::take(&mut self.lock().dead)
     }
 
     /// Lets other instances go on with what they can go on with at once, for this one is about to stop.

@@ -39,6 +39,8 @@ impl Directory {
 pub struct InstanceInfo {
     /// Its name in the group.
     pub member: Arc<str>,
+    /// Which life of the instance it is.
+    pub incarnation: u64,
     /// Where others reach it, if they can.
     pub endpoint: Option<Arc<str>>,
     /// The rack that it stands in, if that is known.

@@ -143,9 +143,10 @@ impl<'a> Said<'a> {
 
     fn instances(&self) -> BTreeMap<Arc<str>, InstanceInfo> {
         let known = self.instances.iter().filter_map(|(instance, Member { name, info, .. })| {
-            let MemberInfo { endpoint, rack, threads, .. } = info.as_ref()?;
-            let (endpoint, rack) = (endpoint.clone(), rack.clone());
-            Some((instance.clone(), InstanceInfo { member: (*name).clone(), endpoint, rack, threads: *threads }))
+            let MemberInfo { incarnation, endpoint, rack, threads, .. } = info.as_ref()?;
+            let (member, endpoint, rack) = ((*name).clone(), endpoint.clone(), rack.clone());
+            let info = InstanceInfo { member, incarnation: *incarnation, endpoint, rack, threads: *threads };
+            Some((instance.clone(), info))
         });
         known.collect()
     }

@@ -54,6 +54,8 @@ pub struct GroupMember<C: Coordinator> {
     untold: BTreeSet<TopicPartition>,
     /// Instances that are gone, and whose transactions were ended.
     ended: BTreeSet<Arc<str>>,
+    /// Lives of instances that this member has taken out of the group.
+    evicted: BTreeSet<(Arc<str>, u64)>,
     /// Whether anything was told of this membership.
     is_told: bool,
     /// Given up since this member asked to join last: what it is assigned of that in answer is not taken, for it is not the proof of this generation that
@@ -118,6 +120,7 @@ impl<C: Coordinator> GroupMember<C> {
             given_up: BTreeSet::new(),
             untold: BTreeSet::new(),
             ended: BTreeSet::new(),
+            evicted: BTreeSet::new(),
             is_told: false,
             standbys: BTreeSet::new(),
             copies: BTreeMap::new(),
@@ -416,6 +419,18 @@ impl<C: Coordinator> Membership for GroupMember<C> {
         self.now = now;
         self.copies = copies;
         self.notice_caught_up();
+    }
+
+    fn evict(&mut self, instance: &str, incarnation: u64) -> Result<(), BrokerError> {
+        let known = self.directory.instances.get(instance).filter(|info| info.incarnation == incarnation);
+        let Some(info) = known.filter(|info| Some(&info.member) != self.name.as_ref()) else { return Ok(()) };
+        if !self.evicted.insert((instance.into(), incarnation)) {
+            return Ok(());
+        }
+        tracing::info!(group = %self.candidate.group, instance, member = %info.member, "an instance has ended: it is taken out of the group");
+        self.coordinator.remove(std::slice::from_ref(&info.member), "the process has ended")?;
+        self.want_rebalance("an instance has ended");
+        Ok(())
     }
 
     fn hand_over(&mut self) {

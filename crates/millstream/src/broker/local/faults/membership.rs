@@ -57,6 +57,13 @@ impl Membership for FaultyMembership {
         self.membership.report(now, copies);
     }
 
+    fn evict(&mut self, instance: &str, incarnation: u64) -> Result<(), BrokerError> {
+        let fault = self.broker.before(Call::Other)?;
+        let outcome = self.membership.evict(instance, incarnation);
+        self.broker.after(fault)?;
+        outcome
+    }
+
     fn hand_over(&mut self) {
         self.membership.hand_over();
     }
