@@ -144,6 +144,28 @@ fn a_member_that_waits_is_woken() {
     });
 }
 
+/// A copy of a data directory, say: both processes are the same member.
+#[test]
+fn a_member_that_another_process_was_in_a_generation_as_holds_nothing_any_more() {
+    let broker = broker(1);
+    let mut first = join(&broker, "a");
+    let (_, old) = assigned(&mut first);
+    let same =
+        Candidate { incarnation: 1, member: Some(old.member().clone()), ..Candidate::new("group", "a", &["clicks".into()]) };
+    let mut second = broker.join(&same).unwrap();
+    assert_eq!(assigned(&mut second).0, [tp(0)]);
+    broker.force_rebalance("group");
+    assert_eq!(first.poll(NOW).unwrap(), MemberEvent::Lost, "what it has read since may have been counted by the other");
+    let (_, newer) = loop {
+        match first.poll(NOW).unwrap() {
+            MemberEvent::Assigned { partitions, fence } if !partitions.is_empty() => break (partitions, fence),
+            MemberEvent::Nothing => panic!("it comes again, to be begun from what is committed"),
+            _ => {}
+        }
+    };
+    assert!(newer.generation() > old.generation() + 1);
+}
+
 #[test]
 fn a_member_that_left_is_of_no_use() {
     let broker = broker(1);

@@ -11,7 +11,7 @@
 //! | any | the member is gone | everything is lost: to join, as a new one |
 //!
 //! These rules are what counting exactly once rests on, for the coordinator never checks who holds a partition:
-//! - A proof is renewed only for what the join request listed as held, by a membership that has not been interrupted.
+//! - A proof is renewed only for what the join request listed as held, by a membership that has not been interrupted: not even by one generation.
 //! - A partition leaves that list only by [`Membership::give_up`], after its last transaction has ended.
 //! - After a membership that is over, nothing is held, and the next request lists nothing.
 //! - A partition that another member lists is assigned to nobody else ([`super::assignor`]).
@@ -209,8 +209,10 @@ impl<C: Coordinator> GroupMember<C> {
     }
 
     fn joined(&mut self, generation: i32, member: Arc<str>, members: Option<BTreeMap<Arc<str>, MemberMetadata>>) {
-        // Under another name nothing was listed.
-        if self.name.as_ref() != Some(&member) {
+        // Under another name nothing was listed. And where a generation has passed without this member, somebody else was in it under its name, and may have
+        // held what it holds.
+        let is_unbroken = self.generation < 0 || (self.generation..=self.generation + 1).contains(&generation);
+        if self.name.as_ref() != Some(&member) || !is_unbroken {
             self.lose();
         }
         (self.generation, self.name) = (generation, Some(member));
