@@ -7,20 +7,32 @@ use std::time::Duration;
 use super::lag::LagMonitor;
 use super::sums::Means;
 use super::top::{self, Failed};
-use super::{
-    Answer, Cancellation, Completeness, CountQueries, KeyCount, Period, QueryError, ReadOptions, StalePartition, WindowCount,
-};
+use super::part::{Ask, Part, PartialCounts, Parts, Question, Standing};
+use super::view::TaskReport;
+use super::{Answer, Cancellation, Completeness, CountQueries, KeyCount, Period, QueryError, ReadOptions};
 use crate::broker::{Broker, BrokerError, ErrorKind};
 use crate::clock::Clock;
-use crate::partitioner::partition_for_key;
-use crate::record::{Offset, Partition, Timestamp, TopicPartition};
+use crate::record::{Offset, Partition, Timestamp, Topic, TopicPartition};
 use crate::runtime::plan::Plan;
-use crate::runtime::registry::StoreEntry;
-use crate::runtime::{Registry, StreamsConfig};
+use crate::runtime::{Registry, StreamsConfig, TaskStatus};
 use crate::store::window_store::scan_totals;
 use crate::store::{StateStore, StoreError, StoreErrorKind, StoreSnapshot, row};
+use crate::task::Role;
 use crate::time::TimeWindows;
 use crate::topology::Topology;
+
+/// Says whether an owner may still call itself one. It could have been taken for dead without knowing it, and others count on since.
+pub trait ReadLease: Send + Sync + 'static {
+    /// Asked when the counts of an answer have been read. Does not block.
+    fn may_answer_as_active(&self) -> bool;
+}
+
+/// Whoever is alone is always its own owner.
+impl ReadLease for () {
+    fn may_answer_as_active(&self) -> bool {
+        true
+    }
+}
 
 /// The counts of one store.
 pub struct Counts<B: Broker> {
@@ -33,6 +45,7 @@ pub struct Counts<B: Broker> {
     horizon_ms: i64,
     query_bytes: usize,
     lag: LagMonitor,
+    lease: Arc<dyn ReadLease>,
 }
 
 impl<B: Broker> Counts<B> {
@@ -73,12 +86,45 @@ impl<B: Broker> Counts<B> {
             horizon_ms: i64::try_from(horizon.as_millis()).unwrap_or(i64::MAX),
             query_bytes: config.query_bytes,
             lag,
+            lease: Arc::new(()),
         })
     }
 
-    /// The number of partitions of the store.
-    pub fn partitions(&self) -> u32 {
-        self.partitions
+    /// The same, which answers as the owner of its partitions only under that lease. Without this it always may.
+    pub fn with_lease(self, lease: Arc<dyn ReadLease>) -> Self {
+        Self { lease, ..self }
+    }
+
+    /// The topic whose tasks keep the store.
+    pub fn input_topic(&self) -> Topic {
+        self.lag.input(Partition(0)).topic
+    }
+
+    /// What this instance tells others of its tasks.
+    pub fn task_reports(&self) -> Vec<TaskReport> {
+        self.registry.tasks().into_iter().map(|task| self.task_report(task)).collect()
+    }
+
+    fn task_report(&self, task: TaskStatus) -> TaskReport {
+        let input = task.input().clone();
+        let is_of_store = input == self.lag.input(input.partition);
+        let store = is_of_store.then(|| self.registry.store(&self.store, input.partition)).flatten();
+        let lag = match task.role {
+            Role::Active => self.records_behind(&input, task.committed),
+            Role::Standby => task.restore.map(|restore| (restore.end.0 - restore.position.0).max(0) as u64),
+        };
+        TaskReport {
+            id: task.id,
+            role: task.role,
+            state: task.state,
+            position: task.committed,
+            lag,
+            closed_through: store.map_or(0, |store| store.time.closed_through),
+            restore: task.restore,
+            trouble: task.trouble.or_else(|| self.trouble(&input)),
+            quarantined_since: task.quarantined_since,
+            input,
+        }
     }
 
     /// Asks the broker how far counting is behind. To be called now and then; answers say how long ago it was.
@@ -113,31 +159,131 @@ impl<B: Broker> Counts<B> {
         self.lag.last().and_then(|lag| lag.stream_time)
     }
 
-    /// The copies that may answer for these partitions, and what an answer from them rests on.
-    fn copies(&self, asked: &[Partition], read: ReadOptions) -> Result<(Vec<Copy>, Completeness), QueryError> {
-        let mut completeness = Completeness { partitions: asked.len() as u32, ..Completeness::default() };
-        let mut copies = Vec::with_capacity(asked.len());
-        let mut closed_through = i64::MAX;
-        for &partition in asked {
-            let Some(copy) = self.registry.store(&self.store, partition).filter(|copy| may_answer(copy, read)) else {
-                completeness.missing.push(partition);
-                continue;
-            };
-            if let Some(lag) = copy.restoring {
-                completeness.stale.push(StalePartition { partition, lag });
+    /// The copies here that may answer.
+    fn copies(&self, ask: &Ask) -> Vec<Copy> {
+        let copy = |&partition: &Partition| {
+            let entry = self.registry.store(&self.store, partition)?;
+            let standing = entry.restoring.map_or(Standing::Active, |lag| Standing::Stale { lag: Some(lag) });
+            let part = Part { partition, standing, position: entry.position, closed_through: entry.time.closed_through };
+            is_good_enough(&part, ask.read).then_some(Copy { part, store: entry.store })
+        };
+        ask.partitions.iter().filter_map(copy).collect()
+    }
+
+    /// What these copies have counted.
+    fn read(&self, question: &Question, copies: &[Copy], cancellation: &Cancellation) -> Result<PartialCounts, QueryError> {
+        match question {
+            Question::Key { key, period } => {
+                let mut counts = Vec::new();
+                for copy in copies {
+                    counts.extend(self.ask(copy, |snapshot| counts_of_key(snapshot, key, *period))?);
+                }
+                Ok(PartialCounts::Windows(counts))
             }
-            completeness.positions.extend(copy.position.map(|position| (partition, position)));
-            closed_through = closed_through.min(copy.time.closed_through);
-            copies.push(Copy { partition, store: copy.store });
+            Question::Totals { period } => Ok(PartialCounts::Windows(self.totals_of(copies, *period)?)),
+            Question::Top { period, limit } => Ok(PartialCounts::Keys(self.top_of(copies, *period, *limit, cancellation)?)),
         }
-        completeness.answered = copies.len() as u32;
-        let all_answered = completeness.missing.is_empty();
-        completeness.final_until = (all_answered && closed_through > 0).then_some(Timestamp(closed_through));
-        self.put_lag(&mut completeness, asked)?;
-        if !all_answered && !read.allow_partial {
-            return Err(QueryError::Incomplete(Box::new(completeness)));
+    }
+
+    fn totals_of(&self, copies: &[Copy], period: Period) -> Result<Vec<(Timestamp, i64)>, QueryError> {
+        let mut counts = BTreeMap::new();
+        for copy in copies {
+            self.ask(copy, |snapshot| {
+                scan_totals(snapshot, period.from, period.to, &mut |start, totals| {
+                    *counts.entry(start).or_insert(0) += totals.weight;
+                })
+            })?;
         }
-        Ok((copies, completeness))
+        Ok(counts.into_iter().collect())
+    }
+
+    fn top_of(
+        &self,
+        copies: &[Copy],
+        period: Period,
+        limit: usize,
+        cancellation: &Cancellation,
+    ) -> Result<Vec<KeyCount>, QueryError> {
+        let snapshots: Vec<_> = copies.iter().map(|copy| copy.store.snapshot()).collect();
+        let means = Means { bytes: self.query_bytes, cancellation };
+        let best = top::best(&snapshots, period, limit, means);
+        best.map_err(|Failed { number, error }| self.failed(&copies[number], error))
+    }
+
+    /// What was read of these copies. An owner that cannot be sure any more that it is one answers as a copy, of which nobody knows how far it is
+    /// behind.
+    fn parts_of(&self, ask: &Ask, copies: &[Copy], counts: PartialCounts) -> Parts {
+        let is_owner = self.lease.may_answer_as_active();
+        let part = |copy: &Copy| match copy.part.standing {
+            Standing::Active if !is_owner => Part { standing: Standing::Stale { lag: None }, ..copy.part },
+            _ => copy.part,
+        };
+        let parts: Vec<Part> = copies.iter().map(part).collect();
+        let generation = self.registry.directory().generation;
+        if parts.iter().all(|part| is_good_enough(part, ask.read)) {
+            return Parts { generation, parts, counts };
+        }
+        Parts { generation, parts: Vec::new(), counts: PartialCounts::none(&ask.question) }
+    }
+
+    /// What an answer waits for that rests on a task in quarantine.
+    fn quarantine(&self, rests_on: impl Fn(&TopicPartition) -> bool) -> Option<String> {
+        let quarantined = self.registry.quarantined(rests_on);
+        let (task, reason) = quarantined.first()?;
+        let more = quarantined.len() - 1;
+        let others = if more > 0 { format!(" (and {more} more)") } else { String::new() };
+        Some(format!("task {task} is quarantined{others}: {reason}"))
+    }
+
+    /// What a copy was asked.
+    fn ask<T>(&self, copy: &Copy, question: impl FnOnce(&dyn StoreSnapshot) -> Result<T, StoreError>) -> Result<T, QueryError> {
+        question(&*copy.store.snapshot()).map_err(|error| self.failed(copy, error))
+    }
+
+    /// A copy could not be read. One that turns out to be damaged is not asked again before it is rebuilt.
+    fn failed(&self, copy: &Copy, error: StoreError) -> QueryError {
+        if error.kind() == StoreErrorKind::Corrupt {
+            self.registry.report_damaged(&self.store, copy.part.partition);
+        }
+        error.into()
+    }
+}
+
+/// A copy of one partition of the store.
+struct Copy {
+    part: Part,
+    store: Arc<dyn StateStore>,
+}
+
+fn is_good_enough(part: &Part, read: ReadOptions) -> bool {
+    match part.standing {
+        Standing::Active => true,
+        Standing::Stale { lag } => read.takes_copy(lag),
+    }
+}
+
+impl<B: Broker> CountQueries for Counts<B> {
+    fn windows(&self) -> TimeWindows {
+        self.windows
+    }
+
+    fn partitions(&self) -> u32 {
+        self.partitions
+    }
+
+    fn earliest(&self, now: Timestamp) -> Option<Timestamp> {
+        let closed = |partition| self.registry.store(&self.store, partition).map(|copy| copy.time.closed_through);
+        // A copy that is not up to date calls nothing closed, though it was committed.
+        let committed = self.lag.last().map(|lag| lag.closed_through);
+        let all = (0..self.partitions).map(Partition);
+        let largest = all.filter_map(closed).chain(committed).max().filter(|closed| *closed > 0)?;
+        Some(Timestamp(now.0.min(largest).saturating_sub(self.horizon_ms)))
+    }
+
+    fn parts(&self, ask: &Ask, cancellation: &Cancellation) -> Result<Parts, QueryError> {
+        let copies = self.copies(ask);
+        let counts = self.read(&ask.question, &copies, cancellation)?;
+        Ok(self.parts_of(ask, &copies, counts))
     }
 
     /// How many records an answer could miss: those that nobody has read, and those that were read and have not come into the copy, which
@@ -161,106 +307,21 @@ impl<B: Broker> Counts<B> {
         Ok(())
     }
 
-    /// What an answer waits for that rests on a task in quarantine.
-    fn quarantine(&self, rests_on: impl Fn(&TopicPartition) -> bool) -> Option<String> {
-        let quarantined = self.registry.quarantined(rests_on);
-        let (task, reason) = quarantined.first()?;
-        let more = quarantined.len() - 1;
-        let others = if more > 0 { format!(" (and {more} more)") } else { String::new() };
-        Some(format!("task {task} is quarantined{others}: {reason}"))
-    }
-
-    /// What a copy was asked.
-    fn ask<T>(&self, copy: &Copy, question: impl FnOnce(&dyn StoreSnapshot) -> Result<T, StoreError>) -> Result<T, QueryError> {
-        question(&*copy.store.snapshot()).map_err(|error| self.failed(copy, error))
-    }
-
-    /// A copy could not be read. One that turns out to be damaged is not asked again before it is rebuilt.
-    fn failed(&self, copy: &Copy, error: StoreError) -> QueryError {
-        if error.kind() == StoreErrorKind::Corrupt {
-            self.registry.report_damaged(&self.store, copy.partition);
-        }
-        error.into()
-    }
-
-    fn all_partitions(&self) -> Vec<Partition> {
-        (0..self.partitions).map(Partition).collect()
-    }
-
-    fn window_counts(&self, counts: BTreeMap<Timestamp, i64>, completeness: &Completeness) -> Vec<WindowCount> {
-        let final_until = completeness.final_until.unwrap_or_default();
-        let counted = counts.into_iter().filter(|(_, count)| *count != 0);
-        counted
-            .map(|(start, count)| {
-                let end = self.windows.end_of(start);
-                WindowCount { start, end, count, is_final: end <= final_until }
-            })
-            .collect()
-    }
-}
-
-/// A copy of one partition of the store.
-struct Copy {
-    partition: Partition,
-    store: Arc<dyn StateStore>,
-}
-
-fn may_answer(copy: &StoreEntry, read: ReadOptions) -> bool {
-    match copy.restoring {
-        None => true,
-        Some(lag) => read.allow_stale && read.max_stale_records.is_none_or(|most| lag <= most),
-    }
-}
-
-impl<B: Broker> CountQueries for Counts<B> {
-    fn windows(&self) -> TimeWindows {
-        self.windows
-    }
-
-    fn earliest(&self, now: Timestamp) -> Option<Timestamp> {
-        let closed = |partition| self.registry.store(&self.store, partition).map(|copy| copy.time.closed_through);
-        // A copy that is not up to date calls nothing closed, though it was committed.
-        let committed = self.lag.last().map(|lag| lag.closed_through);
-        let largest = self.all_partitions().into_iter().filter_map(closed).chain(committed).max().filter(|closed| *closed > 0)?;
-        Some(Timestamp(now.0.min(largest).saturating_sub(self.horizon_ms)))
-    }
-
-    fn fetch(&self, key: &[u8], period: Period, read: ReadOptions) -> Result<Answer<Vec<WindowCount>>, QueryError> {
-        let partition = partition_for_key(key, self.partitions);
-        let (copies, completeness) = self.copies(&[partition], read)?;
-        let mut counts = BTreeMap::new();
-        for copy in copies {
-            counts.extend(self.ask(&copy, |snapshot| counts_of_key(snapshot, key, period))?);
-        }
-        Ok(Answer { value: self.window_counts(counts, &completeness), completeness })
-    }
-
-    fn top(
+    /// Where it will not do, nothing is read.
+    fn answer(
         &self,
-        period: Period,
-        limit: usize,
+        question: Question,
         read: ReadOptions,
         cancellation: &Cancellation,
-    ) -> Result<Answer<Vec<KeyCount>>, QueryError> {
-        let (copies, completeness) = self.copies(&self.all_partitions(), read)?;
-        let snapshots: Vec<_> = copies.iter().map(|copy| copy.store.snapshot()).collect();
-        let means = Means { bytes: self.query_bytes, cancellation };
-        let best = top::best(&snapshots, period, limit, means)
-            .map_err(|Failed { number, error }| self.failed(&copies[number], error))?;
-        Ok(Answer { value: best, completeness })
-    }
-
-    fn totals(&self, period: Period, read: ReadOptions) -> Result<Answer<Vec<WindowCount>>, QueryError> {
-        let (copies, completeness) = self.copies(&self.all_partitions(), read)?;
-        let mut counts = BTreeMap::new();
-        for copy in copies {
-            self.ask(&copy, |snapshot| {
-                scan_totals(snapshot, period.from, period.to, &mut |start, totals| {
-                    *counts.entry(start).or_insert(0) += totals.weight;
-                })
-            })?;
-        }
-        Ok(Answer { value: self.window_counts(counts, &completeness), completeness })
+    ) -> Result<Answer<PartialCounts>, QueryError> {
+        let ask = Ask { partitions: self.partitions_for(&question), question, read };
+        let copies = self.copies(&ask);
+        let counts = match copies.len() == ask.partitions.len() || read.allow_partial {
+            true => self.read(&ask.question, &copies, cancellation)?,
+            false => PartialCounts::none(&ask.question),
+        };
+        let parts = self.parts_of(&ask, &copies, counts);
+        self.conclude(&ask.question, &ask.partitions, read, vec![parts])
     }
 }
 

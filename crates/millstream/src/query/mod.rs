@@ -3,15 +3,23 @@
 mod counts;
 mod lag;
 mod lists;
+mod merge;
+mod part;
+mod router;
 mod sums;
 mod top;
+mod view;
 
-pub use counts::Counts;
+pub use counts::{Counts, ReadLease};
+pub use part::{Ask, Part, PartialCounts, Parts, Question, Standing};
+pub use router::{Next, Request, RequestId, Router, RouterLimits};
+pub use view::{Holders, InstanceStatus, TaskReport};
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use crate::broker::BrokerError;
+use crate::partitioner::partition_for_key;
 use crate::record::{Offset, Partition, Timestamp};
 use crate::store::StoreError;
 use crate::time::TimeWindows;
@@ -47,13 +55,13 @@ pub struct KeyCount {
     pub count: i64,
 }
 
-/// A partition that a standby or a restoring copy answered for.
+/// A partition that a standby or a restoring copy answered for, or an owner who could not be sure that it still was one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct StalePartition {
     /// The partition of the store.
     pub partition: Partition,
-    /// How many changelog records the copy was behind.
-    pub lag: u64,
+    /// How many changelog records the copy was behind; none where that is not known.
+    pub lag: Option<u64>,
 }
 
 /// What an answer rests on.
@@ -108,6 +116,13 @@ pub struct ReadOptions {
     pub max_stale_records: Option<u64>,
 }
 
+impl ReadOptions {
+    /// Whether a copy may answer that is so far behind. One of which that is not known is not taken where it matters.
+    pub fn takes_copy(&self, lag: Option<u64>) -> bool {
+        self.allow_stale && self.max_stale_records.is_none_or(|most| lag.is_some_and(|lag| lag <= most))
+    }
+}
+
 /// Ends a query that nobody waits for any more. Clones are one.
 #[derive(Debug, Clone, Default)]
 pub struct Cancellation(Arc<AtomicBool>);
@@ -139,16 +154,71 @@ pub enum QueryError {
 }
 
 /// Queries on a windowed count. All of them block on storage for as long as they take.
+///
+/// What an instance has of an answer comes from [`CountQueries::parts`], and [`CountQueries::conclude`] makes one answer of what one or several of them
+/// have. Where there is but one instance, the other methods do both.
 pub trait CountQueries: Send + Sync + 'static {
     /// The windows counted in.
     fn windows(&self) -> TimeWindows;
+
+    /// How many partitions the store has.
+    fn partitions(&self) -> u32;
 
     /// The earliest `from` that can be answered in full: min(now, largest closed_through) − retention. None before the first
     /// record: then nothing is too early.
     fn earliest(&self, now: Timestamp) -> Option<Timestamp>;
 
+    /// Counts of those of the partitions asked for that this instance may answer for. May have to read all rows of the period for the top keys,
+    /// unless it is cancelled.
+    fn parts(&self, ask: &Ask, cancellation: &Cancellation) -> Result<Parts, QueryError>;
+
+    /// Adds to what an answer rests on what only the broker knows: lag and stream time, and what it waits for.
+    fn put_lag(&self, completeness: &mut Completeness, asked: &[Partition]) -> Result<(), QueryError>;
+
+    /// The partitions that have to answer a question.
+    fn partitions_for(&self, question: &Question) -> Vec<Partition> {
+        match question {
+            Question::Key { key, .. } => vec![partition_for_key(key, self.partitions())],
+            Question::Top { .. } | Question::Totals { .. } => (0..self.partitions()).map(Partition).collect(),
+        }
+    }
+
+    /// The answer that all these parts make, no partition of which is in two of them.
+    ///
+    /// # Errors
+    /// [`QueryError::Incomplete`] where partitions are missing and that was not allowed.
+    fn conclude(
+        &self,
+        question: &Question,
+        asked: &[Partition],
+        read: ReadOptions,
+        answers: Vec<Parts>,
+    ) -> Result<Answer<PartialCounts>, QueryError> {
+        let mut completeness = merge::completeness(asked, &answers);
+        self.put_lag(&mut completeness, asked)?;
+        if !completeness.missing.is_empty() && !read.allow_partial {
+            return Err(QueryError::Incomplete(Box::new(completeness)));
+        }
+        Ok(Answer { value: merge::counts(question, answers), completeness })
+    }
+
+    /// This instance's own answer.
+    fn answer(
+        &self,
+        question: Question,
+        read: ReadOptions,
+        cancellation: &Cancellation,
+    ) -> Result<Answer<PartialCounts>, QueryError> {
+        let ask = Ask { partitions: self.partitions_for(&question), question, read };
+        let parts = self.parts(&ask, cancellation)?;
+        self.conclude(&ask.question, &ask.partitions, read, vec![parts])
+    }
+
     /// One key's windows within the period, ascending, those without a count left out.
-    fn fetch(&self, key: &[u8], period: Period, read: ReadOptions) -> Result<Answer<Vec<WindowCount>>, QueryError>;
+    fn fetch(&self, key: &[u8], period: Period, read: ReadOptions) -> Result<Answer<Vec<WindowCount>>, QueryError> {
+        let question = Question::Key { key: key.to_vec(), period };
+        Ok(self.answer(question, read, &Cancellation::default())?.into_windows(self.windows()))
+    }
 
     /// The `limit` keys with the largest counts over the period, exact: largest count first, equal counts by key ascending. May have to
     /// read all rows of the period, unless it is cancelled.
@@ -158,8 +228,32 @@ pub trait CountQueries: Send + Sync + 'static {
         limit: usize,
         read: ReadOptions,
         cancellation: &Cancellation,
-    ) -> Result<Answer<Vec<KeyCount>>, QueryError>;
+    ) -> Result<Answer<Vec<KeyCount>>, QueryError> {
+        Ok(self.answer(Question::Top { period, limit }, read, cancellation)?.into_keys())
+    }
 
     /// All keys together, by window, ascending, those without a count left out.
-    fn totals(&self, period: Period, read: ReadOptions) -> Result<Answer<Vec<WindowCount>>, QueryError>;
+    fn totals(&self, period: Period, read: ReadOptions) -> Result<Answer<Vec<WindowCount>>, QueryError> {
+        Ok(self.answer(Question::Totals { period }, read, &Cancellation::default())?.into_windows(self.windows()))
+    }
+}
+
+impl Answer<PartialCounts> {
+    /// The windows with a count, ascending. (None of an answer about keys.)
+    pub fn into_windows(self, windows: TimeWindows) -> Answer<Vec<WindowCount>> {
+        let final_until = self.completeness.final_until.unwrap_or_default();
+        let counts = if let PartialCounts::Windows(counts) = self.value { counts } else { Vec::new() };
+        let window = |(start, count)| {
+            let end = windows.end_of(start);
+            WindowCount { start, end, count, is_final: end <= final_until }
+        };
+        let value = counts.into_iter().filter(|(_, count)| *count != 0).map(window).collect();
+        Answer { value, completeness: self.completeness }
+    }
+
+    /// The keys, largest count first. (None of an answer about windows.)
+    pub fn into_keys(self) -> Answer<Vec<KeyCount>> {
+        let value = if let PartialCounts::Keys(keys) = self.value { keys } else { Vec::new() };
+        Answer { value, completeness: self.completeness }
+    }
 }
