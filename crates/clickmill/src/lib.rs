@@ -10,4 +10,5 @@ pub mod http;
 pub mod load;
 pub mod logging;
 pub mod metrics;
+pub mod peers;
 pub mod serve;

@@ -8,7 +8,7 @@ use clap::builder::NonEmptyStringValueParser;
 use crate::client::{AdAnswer, path_segment};
 
 use super::error::CommandError;
-use super::server::{PeriodArgs, ServerArgs, completeness_line};
+use super::server::{PeriodArgs, ReadArgs, ServerArgs, completeness_line};
 use super::table;
 
 /// Show the clicks of one ad, window by window.
@@ -24,6 +24,8 @@ pub(super) struct AdArgs {
     id: String,
     #[command(flatten)]
     period: PeriodArgs,
+    #[command(flatten)]
+    read: ReadArgs,
     /// Print the service's answer as it is
     #[arg(long)]
     json: bool,
@@ -34,7 +36,8 @@ pub(super) struct AdArgs {
 pub(super) fn run(args: &AdArgs) -> Result<(), CommandError> {
     let client = args.server.client()?;
     let path = format!("/v1/ads/{}/clicks", path_segment(&args.id));
-    let parameters = args.period.parameters();
+    let mut parameters = args.period.parameters();
+    parameters.extend(args.read.parameters());
     if args.json {
         return Ok(writeln!(io::stdout(), "{}", client.get(&path, &parameters)?)?);
     }

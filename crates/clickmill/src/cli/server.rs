@@ -42,10 +42,37 @@ impl PeriodArgs {
     }
 }
 
+/// What is good enough for an answer.
+#[derive(Debug, Args)]
+pub(super) struct ReadArgs {
+    /// Take what there is where some partitions cannot answer
+    #[arg(long)]
+    allow_partial: bool,
+    /// Let standbys and copies that are still restoring answer
+    #[arg(long)]
+    allow_stale: bool,
+    /// With --allow-stale: take no copy that is further behind than this many changelog records
+    #[arg(long, value_name = "N", requires = "allow_stale")]
+    max_stale_records: Option<u64>,
+}
+
+impl ReadArgs {
+    /// The parameters of a query.
+    pub(super) fn parameters(&self) -> Vec<(&'static str, String)> {
+        let flags = [("allow_partial", self.allow_partial), ("allow_stale", self.allow_stale)];
+        let set = flags.into_iter().filter(|(_, is_set)| *is_set).map(|(name, _)| (name, "true".to_owned()));
+        set.chain(self.max_stale_records.map(|most| ("max_stale_records", most.to_string()))).collect()
+    }
+}
+
 /// What an answer rests on, in a line.
 pub(super) fn completeness_line(completeness: &Completeness) -> String {
-    let Completeness { complete, partitions, answered, max_lag, stream_time, final_until, trouble } = completeness;
-    let whole = if *complete { "complete".to_owned() } else { format!("INCOMPLETE, {answered} of {partitions} partitions") };
+    let Completeness { complete, partitions, answered, stale, max_lag, stream_time, final_until, trouble } = completeness;
+    let whole = match (complete, stale.len()) {
+        (true, _) => "complete".to_owned(),
+        (false, 0) => format!("INCOMPLETE, {answered} of {partitions} partitions"),
+        (false, copies) => format!("INCOMPLETE, {answered} of {partitions} partitions, {copies} of them by copies"),
+    };
     let lag = match max_lag {
         Some(0) => ", nothing waits to be counted".to_owned(),
         Some(records) => format!(", at most {records} records wait to be counted"),

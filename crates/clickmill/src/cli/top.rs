@@ -8,7 +8,7 @@ use clap::Args;
 use crate::client::{Client, TopAnswer};
 
 use super::error::CommandError;
-use super::server::{PeriodArgs, ServerArgs, completeness_line};
+use super::server::{PeriodArgs, ReadArgs, ServerArgs, completeness_line};
 use super::table;
 
 const REFRESH: Duration = Duration::from_secs(1);
@@ -27,6 +27,8 @@ Examples:
 pub(super) struct TopArgs {
     #[command(flatten)]
     period: PeriodArgs,
+    #[command(flatten)]
+    read: ReadArgs,
     /// How many ads, 1 to 1000
     #[arg(long, value_name = "N", default_value_t = 10, value_parser = clap::value_parser!(u64).range(1..=1000))]
     limit: u64,
@@ -43,6 +45,7 @@ pub(super) struct TopArgs {
 pub(super) fn run(args: &TopArgs) -> Result<(), CommandError> {
     let client = args.server.client()?;
     let mut parameters = args.period.parameters();
+    parameters.extend(args.read.parameters());
     parameters.push(("limit", args.limit.to_string()));
     if args.json {
         return Ok(writeln!(io::stdout(), "{}", client.get("/v1/ads/top", &parameters)?)?);

@@ -65,6 +65,13 @@ pub struct AdAnswer {
     pub completeness: Completeness,
 }
 
+/// What the clicks of all ads together rest on.
+#[derive(Debug, Clone, Deserialize)]
+pub struct TotalsAnswer {
+    /// What the answer rests on.
+    pub completeness: Completeness,
+}
+
 /// The clicks of one window.
 #[derive(Debug, Clone, Deserialize)]
 pub struct WindowCount {
@@ -87,6 +94,9 @@ pub struct Completeness {
     pub partitions: u32,
     /// How many of them answered.
     pub answered: u32,
+    /// Partitions that a copy answered for.
+    #[serde(default)]
+    pub stale: Vec<Stale>,
     /// Records not yet counted that the answer could miss.
     pub max_lag: Option<u64>,
     /// The smallest stream time of the source partitions.
@@ -97,11 +107,26 @@ pub struct Completeness {
     pub trouble: Option<String>,
 }
 
+/// A partition that a copy answered for.
+#[derive(Debug, Clone, Copy, Deserialize)]
+pub struct Stale {
+    /// The partition.
+    pub partition: u32,
+    /// How many changelog records the copy is behind; none where that is not known.
+    pub lag: Option<u64>,
+}
+
 /// All instances of the application.
 #[derive(Debug, Clone, Deserialize)]
 pub struct ClusterAnswer {
+    /// The generation of the group.
+    #[serde(default)]
+    pub generation: i32,
     /// The instances.
     pub instances: Vec<InstanceStatus>,
+    /// The tasks that no instance owns now.
+    #[serde(default)]
+    pub unassigned: Vec<TaskStatus>,
 }
 
 /// One instance and what it does.
@@ -110,11 +135,23 @@ pub struct InstanceStatus {
     /// Its id.
     pub id: String,
     /// How others reach it.
-    pub endpoint: String,
+    pub endpoint: Option<String>,
+    /// The rack that it stands in, if that is known.
+    pub rack: Option<String>,
+    /// Its program's version, once it was heard.
+    pub version: Option<String>,
+    /// The state's name.
+    #[serde(default)]
+    pub state: String,
+    /// How long ago the instance that was asked has heard of it.
+    pub last_heard_ms: Option<u64>,
     /// The tasks it runs.
     pub active_tasks: Vec<TaskStatus>,
     /// The tasks of which it keeps a copy of the state.
     pub standby_tasks: Vec<TaskStatus>,
+    /// The tasks whose state it builds, to take them over once it has it.
+    #[serde(default)]
+    pub warmup_tasks: Vec<TaskStatus>,
 }
 
 /// One task.

@@ -10,8 +10,8 @@ use ureq::http::Response;
 use ureq::{Agent, Body};
 
 pub use answers::{
-    AdAnswer, ClicksAnswer, ClusterAnswer, Completeness, InstanceStatus, Rejected, RestoreProgress, TaskStatus, TopAd, TopAnswer,
-    WindowCount,
+    AdAnswer, ClicksAnswer, ClusterAnswer, Completeness, InstanceStatus, Rejected, RestoreProgress, Stale, TaskStatus, TopAd,
+    TopAnswer, TotalsAnswer, WindowCount,
 };
 pub use retry::Patience;
 

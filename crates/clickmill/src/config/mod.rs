@@ -56,8 +56,14 @@ pub struct Config {
 pub struct ServerConfig {
     /// The address to listen on.
     pub listen: SocketAddr,
-    /// How others reach this instance, `HOST:PORT`; none is the address it listens on.
+    /// How other instances reach this one, `HOST:PORT`; none is the address it listens on for them.
     pub advertise: Option<String>,
+    /// The address to listen on for other instances; on Kafka only.
+    pub peer_listen: SocketAddr,
+    /// The file of the secret that all instances share.
+    pub peer_secret_file: Option<PathBuf>,
+    /// How long a query waits for a partition that nobody answers for.
+    pub failover_wait: Duration,
     /// The largest body of a request in bytes.
     pub max_body: usize,
     /// How many requests are worked on at once.

@@ -118,9 +118,29 @@ pub const OPTIONS: &[OptionSpec] = &[
         key: "server.advertise",
         kind: Kind::HostPort,
         default: None,
-        meaning: "How others reach this instance, `HOST:PORT`, as `/v1/cluster` tells them. Where it is not set: the address it listens \
-                  on, which others cannot use where that is `0.0.0.0` or `[::]`: then set it.",
+        meaning: "How other instances reach this one, `HOST:PORT`, as `/v1/cluster` tells. It has to lead to this instance, not to any of them. Where it \
+                  is not set: the address that it listens on for them, which they cannot use where that is `0.0.0.0` or `[::]`: then set it.",
     },
+    option(
+        "server.peer_listen",
+        Kind::SocketAddress,
+        "127.0.0.1:0",
+        "On Kafka: the address for the other instances of the application, which ask each other for counts there. Port 0 takes a free port. Not for \
+         clients, and not for a network that others than the instances can reach.",
+    ),
+    OptionSpec {
+        key: "server.peer_secret_file",
+        kind: Kind::Path,
+        default: None,
+        meaning: "A file with a secret that all instances share. Without it, whoever reaches `server.peer_listen` is answered; with it, whoever does not \
+                  send the same is refused. It is sent as it is: without TLS, keep the network between instances to yourself.",
+    },
+    option(
+        "server.failover_wait",
+        FROM_ZERO,
+        "1s",
+        "How long a query waits for a partition whose owner does not answer or has died, until another one does.",
+    ),
     option(
         "server.max_body",
         Kind::Size { min: KIB },

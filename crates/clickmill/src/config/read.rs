@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::num::NonZeroU32;
+use std::path::PathBuf;
 use std::time::Duration;
 
 use millstream_rocksdb::state::{Compression, RocksDbOptions};
@@ -60,6 +61,9 @@ fn server(values: Values<'_>) -> Result<ServerConfig, ConfigError> {
     Ok(ServerConfig {
         listen: values.socket_address("server.listen")?,
         advertise: values.host_port("server.advertise")?,
+        peer_listen: values.socket_address("server.peer_listen")?,
+        peer_secret_file: values.optional_path("server.peer_secret_file")?,
+        failover_wait: values.duration("server.failover_wait")?,
         max_body: values.size("server.max_body")? as usize,
         max_concurrent_requests: values.integer("server.max_concurrent_requests")? as usize,
         request_timeout: values.duration("server.request_timeout")?,
@@ -157,6 +161,10 @@ impl<'s> Values<'s> {
 
     fn optional_text(self, key: &str) -> Result<Option<String>, ConfigError> {
         self.0.get(key).map(|_| self.text(key)).transpose()
+    }
+
+    fn optional_path(self, key: &str) -> Result<Option<PathBuf>, ConfigError> {
+        self.0.get(key).map(|_| self.text(key).map(PathBuf::from)).transpose()
     }
 
     fn socket_address(self, key: &str) -> Result<SocketAddr, ConfigError> {

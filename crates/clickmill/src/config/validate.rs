@@ -19,6 +19,7 @@ pub(super) fn check(config: &Config, settings: &Settings) -> Result<(), ConfigEr
     check_topics(config, settings)?;
     check_rocksdb(config, settings)?;
     check_memory(config, settings)?;
+    check_peers(config, settings)?;
     if config.engine.commit_interval_backlog < config.engine.commit_interval {
         let reason = format!(
             "shorter than engine.commit_interval = {}: make it at least as long",
@@ -87,6 +88,16 @@ fn check_memory(config: &Config, settings: &Settings) -> Result<(), ConfigError>
     if config.server.max_body as u64 > most {
         let reason = format!("more than a sixteenth of engine.memory, {}: lower it, or raise engine.memory", format_size(most));
         return Err(conflict("server.max_body", settings, reason));
+    }
+    Ok(())
+}
+
+/// Others are told an address that they can use.
+fn check_peers(config: &Config, settings: &Settings) -> Result<(), ConfigError> {
+    let server = &config.server;
+    if config.kafka.is_some() && server.peer_listen.ip().is_unspecified() && server.advertise.is_none() {
+        let reason = "no address that other instances can reach: set server.advertise to one of this machine's, as HOST:PORT";
+        return Err(conflict("server.peer_listen", settings, reason.to_owned()));
     }
     Ok(())
 }

@@ -93,8 +93,8 @@ struct CompletenessBody {
 #[derive(Serialize, ToSchema)]
 struct Stale {
     partition: u32,
-    /// How many changelog records the copy is behind.
-    lag: u64,
+    /// How many changelog records the copy is behind; null where that is not known.
+    lag: Option<u64>,
 }
 
 impl Clicks {

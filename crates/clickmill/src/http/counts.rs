@@ -3,13 +3,13 @@
 use axum::Json;
 use axum::extract::rejection::PathRejection;
 use axum::extract::{Path, State};
-use millstream::query::{Cancellation, CountQueries, Period, QueryError};
+use millstream::query::{Period, Question};
 
 use super::Service;
 use super::answer::{AdClicks, Clicks, TopAds};
 use super::params::{CountParams, Params, TopParams};
-use super::period;
 use super::problem::{Problem, ProblemBody};
+use super::{period, routed};
 use crate::click::MAX_AD_ID_BYTES;
 
 /// The clicks of one ad. An ad never seen has none.
@@ -33,11 +33,10 @@ pub(super) async fn get_ad_clicks(
         let reason = format_args!("it has {} bytes, an ad id has 1 to {MAX_AD_ID_BYTES}", ad_id.len());
         return Err(Problem::parameter("ad_id", reason));
     }
-    let work = question(service.clone(), params, move |queries, period, params| {
-        let answer = queries.fetch(ad_id.as_bytes(), period, params.read_options())?;
-        Ok(AdClicks { ad_id, clicks: Clicks::new(period, answer.value, answer.completeness) })
-    });
-    service.limits().query(work).await?
+    let period = period_of(&service, &params)?;
+    let question = Question::Key { key: ad_id.as_bytes().to_vec(), period };
+    let answer = routed::answer(&service, question, params.read_options()).await?.into_windows(service.windows());
+    Ok(Json(AdClicks { ad_id, clicks: Clicks::new(period, answer.value, answer.completeness) }))
 }
 
 /// The most clicked ads of a period, exact over all partitions and instances.
@@ -59,15 +58,9 @@ pub(super) async fn get_top_ads(
     Params(params): Params<TopParams>,
 ) -> Result<Json<TopAds>, Problem> {
     let TopParams { limit, counts } = params;
-    let asked = service.clone();
-    let work = move |cancellation: &Cancellation| {
-        let ask = question(asked, counts, |queries, period, params| {
-            let answer = queries.top(period, limit, params.read_options(), cancellation)?;
-            Ok(TopAds::new(period, answer.value, answer.completeness))
-        });
-        ask()
-    };
-    service.limits().ranking(work).await?
+    let period = period_of(&service, &counts)?;
+    let answer = routed::answer(&service, Question::Top { period, limit }, counts.read_options()).await?.into_keys();
+    Ok(Json(TopAds::new(period, answer.value, answer.completeness)))
 }
 
 /// The clicks of all ads together.
@@ -85,23 +78,15 @@ pub(super) async fn get_clicks(
     State(service): State<Service>,
     Params(params): Params<CountParams>,
 ) -> Result<Json<Clicks>, Problem> {
-    let work = question(service.clone(), params, |queries, period, params| {
-        let answer = queries.totals(period, params.read_options())?;
-        Ok(Clicks::new(period, answer.value, answer.completeness))
-    });
-    service.limits().query(work).await?
+    let period = period_of(&service, &params)?;
+    let answer = routed::answer(&service, Question::Totals { period }, params.read_options()).await?;
+    let answer = answer.into_windows(service.windows());
+    Ok(Json(Clicks::new(period, answer.value, answer.completeness)))
 }
 
-/// Work that resolves the period and asks; it may block.
-fn question<A>(
-    service: Service,
-    params: CountParams,
-    ask: impl FnOnce(&dyn CountQueries, Period, &CountParams) -> Result<A, QueryError>,
-) -> impl FnOnce() -> Result<Json<A>, Problem> {
-    move || {
-        let (now, queries) = (service.mill().now(), service.mill().queries());
-        let longest = service.options().max_query_period;
-        let period = period::resolve(params.from.as_deref(), params.to.as_deref(), now, queries, longest)?;
-        Ok(Json(ask(queries, period, &params)?))
-    }
+/// The whole windows that are asked for.
+fn period_of(service: &Service, params: &CountParams) -> Result<Period, Problem> {
+    let (now, queries) = (service.mill().now(), service.mill().queries());
+    let longest = service.options().max_query_period;
+    period::resolve(params.from.as_deref(), params.to.as_deref(), now, queries, longest)
 }

@@ -89,7 +89,7 @@ impl Limits {
         work: impl FnOnce(&Cancellation) -> T + Send + 'static,
     ) -> Result<T, Problem> {
         let waiting = CancelOnDrop::default();
-        let cancellation = waiting.0.clone();
+        let cancellation = waiting.cancellation();
         run_blocking(&self.rankings, move || work(&cancellation)).await
     }
 
@@ -99,8 +99,16 @@ impl Limits {
     }
 }
 
+/// Cancels a query when nobody waits for its answer any more.
 #[derive(Default)]
-struct CancelOnDrop(Cancellation);
+pub(crate) struct CancelOnDrop(Cancellation);
+
+impl CancelOnDrop {
+    /// What the query has to look at.
+    pub(crate) fn cancellation(&self) -> Cancellation {
+        self.0.clone()
+    }
+}
 
 impl Drop for CancelOnDrop {
     fn drop(&mut self) {
@@ -191,6 +199,7 @@ mod tests {
             max_concurrent_requests: 1,
             request_timeout: second,
             max_query_period: second,
+            failover_wait: second,
         })
     }
 

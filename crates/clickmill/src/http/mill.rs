@@ -1,15 +1,18 @@
 //! What the HTTP API needs of the process it runs in.
 
 use std::borrow::Cow;
+use std::sync::Arc;
 use std::time::Instant;
 
-use millstream::query::CountQueries;
-use millstream::record::{Partition, Timestamp};
+use millstream::broker::group::Directory;
+use millstream::query::{CountQueries, InstanceStatus};
+use millstream::record::{Partition, Timestamp, Topic, TopicPartition};
+use millstream::task::TaskId;
 
-use super::status::{Cluster, Readiness};
+use super::status::Readiness;
 
 /// The running mill, as the HTTP API sees it. Calls may block for as long as storage takes; handlers make them on threads where
-/// that is allowed. [`Mill::now`] and [`Mill::readiness`] do not block.
+/// that is allowed. [`Mill::now`], [`Mill::readiness`], and what tells of instances and tasks do not block.
 pub trait Mill: Send + Sync + 'static {
     /// The wall clock.
     fn now(&self) -> Timestamp;
@@ -48,11 +51,41 @@ pub trait Mill: Send + Sync + 'static {
     /// What keeps clicks from being stored for now, where something is known to. Does not block.
     fn intake_trouble(&self) -> Option<String>;
 
-    /// All instances and what they hold.
-    fn cluster(&self) -> Cluster;
+    /// The application, and what is known of all its tasks.
+    fn application(&self) -> Application;
+
+    /// Who holds what in the group, as this instance was told last.
+    fn directory(&self) -> Arc<Directory>;
+
+    /// What this instance tells others of itself.
+    fn status(&self) -> InstanceStatus;
 
     /// Lets a quarantined task of this instance try again; false where it has no such task in quarantine.
     fn retry_task(&self, task: &str) -> bool;
+}
+
+/// The application that an instance is one of.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Application {
+    /// Its id.
+    pub id: String,
+    /// How this instance is reached, where the group does not say so.
+    pub endpoint: String,
+    /// The topic whose tasks keep the counts.
+    pub store_input: Topic,
+    /// All tasks that there are, whoever holds them.
+    pub tasks: Vec<KnownTask>,
+}
+
+/// A task, of which nothing has to be known but that it is there.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct KnownTask {
+    /// The task.
+    pub id: TaskId,
+    /// What it reads.
+    pub input: TopicPartition,
+    /// Records that are not yet processed, by the position that is committed; none while that is not known.
+    pub lag: Option<u64>,
 }
 
 /// What has to be known of a topic to write clicks to it.

@@ -4,6 +4,7 @@
 mod answer;
 mod body;
 mod clicks;
+mod cluster;
 mod counts;
 mod limits;
 mod mill;
@@ -13,6 +14,7 @@ mod page;
 mod params;
 mod period;
 mod problem;
+mod routed;
 mod status;
 mod time;
 
@@ -22,6 +24,7 @@ use std::time::Duration;
 use axum::Router;
 use axum::middleware::{from_fn_with_state, map_response};
 use axum::routing::get;
+use millstream::time::TimeWindows;
 use tower_http::catch_panic::CatchPanicLayer;
 use tower_http::trace::TraceLayer;
 use utoipa::OpenApi;
@@ -29,12 +32,14 @@ use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 use utoipa_swagger_ui::SwaggerUi;
 
-pub use mill::{AppendError, Appended, ClicksTopic, Idempotency, IncomingClick, Mill};
+pub(crate) use limits::CancelOnDrop;
+pub use mill::{AppendError, Appended, Application, ClicksTopic, Idempotency, IncomingClick, KnownTask, Mill};
 pub use status::{Cluster, Instance, Quarantined, Readiness, RestoreProgress, TaskStatus};
 
 use crate::click::ClickDecoder;
 use crate::config::{Config, ServerConfig};
 use crate::metrics::Metrics;
+use crate::peers::Peers;
 use limits::Limits;
 
 /// The longest idempotency key, in bytes.
@@ -59,20 +64,29 @@ pub struct HttpOptions {
     pub request_timeout: Duration,
     /// The longest period of one query.
     pub max_query_period: Duration,
+    /// How long a query waits for a partition that nobody answers for.
+    pub failover_wait: Duration,
 }
 
 impl From<&Config> for HttpOptions {
     fn from(config: &Config) -> Self {
-        let &ServerConfig { max_body, max_concurrent_requests, request_timeout, max_query_period, .. } = &config.server;
+        let &ServerConfig { max_body, max_concurrent_requests, request_timeout, max_query_period, failover_wait, .. } =
+            &config.server;
         let intake_bytes = config.engine.intake_bytes() as usize;
-        Self { max_body, intake_bytes, max_concurrent_requests, request_timeout, max_query_period }
+        Self { max_body, intake_bytes, max_concurrent_requests, request_timeout, max_query_period, failover_wait }
     }
 }
 
-/// The API of a mill. `decoder` is the one that the engine reads the clicks topic with.
-pub fn router(mill: Arc<dyn Mill>, decoder: ClickDecoder, metrics: Arc<Metrics>, options: HttpOptions) -> Router {
+/// The API of a mill, and of its peers where it has any. `decoder` is the one that the engine reads the clicks topic with.
+pub fn router(
+    mill: Arc<dyn Mill>,
+    peers: Option<Arc<Peers>>,
+    decoder: ClickDecoder,
+    metrics: Arc<Metrics>,
+    options: HttpOptions,
+) -> Router {
     let limits = Limits::new(&options);
-    let service = Service(Arc::new(Inner { mill, decoder, metrics, options, limits }));
+    let service = Service(Arc::new(Inner { mill, peers, decoder, metrics, options, limits }));
     let (bounded, bounded_api) = OpenApiRouter::with_openapi(Description::openapi())
         .routes(routes!(clicks::post_clicks, counts::get_clicks))
         .routes(routes!(counts::get_top_ads))
@@ -117,6 +131,8 @@ struct Service(Arc<Inner>);
 
 struct Inner {
     mill: Arc<dyn Mill>,
+    /// The other instances; none where this one is alone by its nature.
+    peers: Option<Arc<Peers>>,
     decoder: ClickDecoder,
     metrics: Arc<Metrics>,
     options: HttpOptions,
@@ -126,6 +142,14 @@ struct Inner {
 impl Service {
     fn mill(&self) -> &dyn Mill {
         self.0.mill.as_ref()
+    }
+
+    fn windows(&self) -> TimeWindows {
+        self.mill().queries().windows()
+    }
+
+    fn peers(&self) -> Option<&Arc<Peers>> {
+        self.0.peers.as_ref()
     }
 
     fn decoder(&self) -> &ClickDecoder {

@@ -8,6 +8,7 @@ use axum::response::IntoResponse;
 use super::Service;
 use super::params::{NoParams, Params};
 use super::problem::{Problem, ProblemBody};
+use super::cluster;
 use super::status::{Cluster, Readiness};
 use crate::metrics::TextFormat;
 
@@ -27,7 +28,9 @@ pub(super) async fn get_health() -> &'static str {
     )
 )]
 pub(super) async fn get_readiness(State(service): State<Service>) -> Result<Json<Readiness>, Problem> {
-    let readiness = service.mill().readiness();
+    let mut readiness = service.mill().readiness();
+    readiness.cluster_trouble = cluster::trouble(service.mill(), service.peers());
+    readiness.ready &= readiness.cluster_trouble.is_none();
     if readiness.ready { Ok(Json(readiness)) } else { Err(Problem::not_ready(readiness)) }
 }
 
@@ -38,7 +41,7 @@ pub(super) async fn get_cluster(
     Params(NoParams): Params<NoParams>,
 ) -> Result<Json<Cluster>, Problem> {
     let asked = service.clone();
-    service.limits().operation(move || Json(asked.mill().cluster())).await
+    service.limits().operation(move || Json(cluster::describe(asked.mill(), asked.peers()))).await
 }
 
 /// Lets a quarantined task try again, after what it found has been put right.

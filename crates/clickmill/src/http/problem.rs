@@ -143,6 +143,9 @@ pub(super) struct ProblemBody {
     /// With `not-ready`: what keeps clicks from being stored for now.
     #[serde(skip_serializing_if = "Option::is_none")]
     intake_trouble: Option<String>,
+    /// With `not-ready`: what keeps this instance from answering for the others.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    cluster_trouble: Option<String>,
     /// Where it is known of each click of a request: how many are stored for certain.
     #[serde(skip_serializing_if = "Option::is_none")]
     accepted: Option<usize>,
@@ -169,10 +172,10 @@ impl Problem {
     pub(super) fn not_ready(readiness: Readiness) -> Self {
         let is_waiting = |task: &&TaskStatus| !matches!(&*task.state, "running" | "quarantined");
         let waiting: Vec<&str> = readiness.tasks.iter().filter(is_waiting).map(|task| task.task.as_str()).collect();
-        let detail = if waiting.is_empty() {
-            "not every task is assigned yet".to_owned()
-        } else {
-            format!("tasks not running: {}", waiting.join(", "))
+        let detail = match (&readiness.cluster_trouble, waiting.is_empty()) {
+            (_, false) => format!("tasks not running: {}", waiting.join(", ")),
+            (Some(trouble), true) => trouble.clone(),
+            (None, true) => "not every task is assigned yet".to_owned(),
         };
         Self { not_ready: Some(Box::new(readiness)), ..Self::new(ProblemKind::NotReady, detail) }
     }
@@ -253,7 +256,9 @@ impl IntoResponse for Problem {
         }
         let retry_after = self.kind.retry_after().filter(|_| self.repeatable);
         let (accepted, rejected) = self.stored.map(|stored| (stored.accepted, stored.rejected)).unzip();
-        let (tasks, intake_trouble) = self.not_ready.map(|readiness| (readiness.tasks, readiness.intake_trouble)).unzip();
+        let not_ready = self.not_ready.map(|readiness| *readiness);
+        let cluster_trouble = not_ready.as_ref().and_then(|readiness| readiness.cluster_trouble.clone());
+        let (tasks, intake_trouble) = not_ready.map(|readiness| (readiness.tasks, readiness.intake_trouble)).unzip();
         let body = ProblemBody {
             r#type: format!("/problems/{uri}"),
             title,
@@ -263,6 +268,7 @@ impl IntoResponse for Problem {
             missing: self.missing,
             tasks,
             intake_trouble: intake_trouble.flatten(),
+            cluster_trouble,
             accepted,
             rejected,
         };

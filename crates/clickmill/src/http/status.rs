@@ -1,6 +1,7 @@
 //! How the instance and its tasks are, as `/readyz` and `/v1/cluster` tell it.
 
 use millstream::record::Timestamp;
+use millstream::runtime;
 use serde::{Serialize, Serializer};
 use utoipa::ToSchema;
 
@@ -15,6 +16,8 @@ pub struct Readiness {
     pub tasks: Vec<TaskStatus>,
     /// What keeps clicks from being stored for now; null where nothing does.
     pub intake_trouble: Option<String>,
+    /// What keeps this instance from answering for the others; null where nothing does.
+    pub cluster_trouble: Option<String>,
 }
 
 /// All instances of the application.
@@ -22,8 +25,12 @@ pub struct Readiness {
 pub struct Cluster {
     /// The application id.
     pub application_id: String,
+    /// The generation of the group: with each, tasks may be held by others.
+    pub generation: i32,
     /// The instances, this one among them.
     pub instances: Vec<Instance>,
+    /// The tasks that no instance owns now.
+    pub unassigned: Vec<TaskStatus>,
     /// The tasks that read nothing more until an operator lets them try again.
     pub quarantined: Vec<Quarantined>,
 }
@@ -51,13 +58,24 @@ fn as_time<S: Serializer>(time: &Timestamp, serializer: S) -> Result<S::Ok, S::E
 pub struct Instance {
     /// Its id, which a restart keeps.
     pub id: String,
-    /// How others reach it: `host:port`.
+    /// How others reach it: `host:port`; null where they cannot.
     #[schema(example = "127.0.0.1:8080")]
-    pub endpoint: String,
+    pub endpoint: Option<String>,
+    /// The rack that it stands in; null where that is not known.
+    pub rack: Option<String>,
+    /// Its program's version; null before it was heard.
+    pub version: Option<String>,
+    /// `running`: so do all its tasks, or they are in quarantine; `starting`: some do not yet; `unknown`: it was not heard yet.
+    #[schema(example = "running")]
+    pub state: String,
+    /// How long ago this instance has heard of it, in milliseconds; null where it never has.
+    pub last_heard_ms: Option<u64>,
     /// The tasks that it runs.
     pub active_tasks: Vec<TaskStatus>,
     /// The tasks of which it keeps a copy of the state.
     pub standby_tasks: Vec<TaskStatus>,
+    /// The tasks whose state it builds, to take them over once it has it.
+    pub warmup_tasks: Vec<TaskStatus>,
 }
 
 /// One task.
@@ -75,7 +93,8 @@ pub struct TaskStatus {
     pub partition: u32,
     /// The offset of the next record to read; null where nothing was read yet.
     pub position: Option<i64>,
-    /// Records of the partition that are not yet processed; null while that is not known, as before the brokers have first answered.
+    /// Records of the partition that are not yet processed; of a copy, changelog records that it does not have yet. Null while that is not known,
+    /// as before the brokers have first answered.
     pub lag: Option<u64>,
     /// How far the restore of its state has come; null where there is none to do.
     pub restore: Option<RestoreProgress>,
@@ -96,4 +115,16 @@ pub struct RestoreProgress {
     pub records_per_second: Option<u64>,
     /// How long it will take yet; null before there is something to reckon with.
     pub seconds_left: Option<u64>,
+}
+
+impl From<runtime::RestoreProgress> for RestoreProgress {
+    fn from(restore: runtime::RestoreProgress) -> Self {
+        Self {
+            start: restore.from.0,
+            position: restore.position.0,
+            end: restore.end.0,
+            records_per_second: restore.records_per_second(),
+            seconds_left: restore.time_left().map(|left| left.as_secs()),
+        }
+    }
 }

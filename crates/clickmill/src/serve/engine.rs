@@ -10,12 +10,12 @@ use std::time::{Duration, Instant};
 use anyhow::Context;
 use millstream::broker::{Broker, BrokerError, ErrorKind};
 use millstream::clock::Clock;
-use millstream::query::Counts;
-use millstream::record::Partition;
+use millstream::query::{CountQueries, Counts};
+use millstream::record::{Partition, Topic, TopicPartition};
 use millstream::runtime::{
     Instance, Member, Observer, Parts, Registry, Stepped, StreamThread, StreamsConfig, StreamsError, Workers,
 };
-use millstream::task::TaskState;
+use millstream::task::{TaskId, TaskState};
 use millstream_rocksdb::durable;
 use millstream_rocksdb::memory::MemoryBudget;
 use millstream_rocksdb::state::RocksStores;
@@ -27,7 +27,7 @@ use super::unused_state::UnusedState;
 use super::waiting::Opening;
 use super::{compatibility, instance, topology};
 use crate::config::Config;
-use crate::http::ClicksTopic;
+use crate::http::{ClicksTopic, KnownTask};
 use crate::metrics::Metrics;
 
 /// How long a thread waits for records at most, and so how soon it sees that it is to stop.
@@ -42,8 +42,8 @@ const ROCKSDB_SHARE: usize = 2;
 /// What part of the memory changes may take before they are committed. A commit holds them several times over: in the tasks' tables,
 /// encoded for the log, in the log's write, and in the stores'.
 const UNCOMMITTED_SHARE: usize = 16;
-/// What part of the memory a query may take that ranks ads. There are two at a time.
-const QUERY_SHARE: usize = 16;
+/// What part of the memory a query may take that ranks ads. There are two at a time for clients, and two for other instances.
+const QUERY_SHARE: usize = 32;
 
 /// What the parts of the service share.
 pub(super) struct Engine<L: ClickLog> {
@@ -163,6 +163,22 @@ impl<L: ClickLog> Engine<L> {
     fn task_count(&self) -> usize {
         let shuffled = if self.config.clicks.keyed_by_ad { 0 } else { self.counts.partitions() };
         (self.clicks_topic().partitions + shuffled) as usize
+    }
+
+    /// All tasks that there are, whoever holds them.
+    pub(super) fn all_tasks(&self) -> Vec<KnownTask> {
+        let (clicks, counted): (Topic, _) = (self.config.clicks.topic.as_str().into(), self.counts.input_topic());
+        let source = [(clicks, self.clicks_topic().partitions)];
+        let shuffled = (!self.config.clicks.keyed_by_ad).then(|| (counted, self.counts.partitions()));
+        let of_topic = |(subtopology, (topic, partitions)): (u32, (Topic, u32))| {
+            (0..partitions).map(Partition).map(move |partition| (TaskId { subtopology, partition }, topic.clone()))
+        };
+        let ids = (0..).zip(source.into_iter().chain(shuffled)).flat_map(of_topic);
+        let known = ids.map(|(id, topic)| {
+            let input = TopicPartition::new(topic, id.partition);
+            KnownTask { lag: self.counts.records_behind(&input, None), id, input }
+        });
+        known.collect()
     }
 
     /// What has to be known of the clicks topic to write to it, as far as it has grown by now.
@@ -327,6 +343,7 @@ fn streams_config(config: &Config, instance_id: &str) -> StreamsConfig {
         uncommitted_bytes: config.engine.memory as usize / UNCOMMITTED_SHARE / thread_count(config),
         query_bytes: config.engine.memory as usize / QUERY_SHARE,
         idle_timeout: config.engine.idle_timeout,
+        endpoint: config.kafka.as_ref().and_then(|_| config.server.advertise.clone()),
         ..StreamsConfig::new(config.engine.application_id.clone())
     }
 }

@@ -19,6 +19,7 @@ mod waiting;
 
 use std::future::IntoFuture;
 use std::io::{self, Write};
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -37,6 +38,7 @@ use crate::click::ClickDecoder;
 use crate::config::Config;
 use crate::http::{self, HttpOptions};
 use crate::metrics::Metrics;
+use crate::peers::{Identity, PeerSecret, Peers};
 use click_log::ClickLog;
 use embedded::EmbeddedLog;
 use engine::Engine;
@@ -81,15 +83,24 @@ pub fn run(config: Config) -> anyhow::Result<()> {
 async fn serve<L: ClickLog>(config: Config) -> anyhow::Result<()> {
     allow_many_files();
     let mut signals = StopSignals::catch()?;
-    let (listen, advertise) = (config.server.listen, config.server.advertise.clone());
+    let listen = config.server.listen;
     let listener = TcpListener::bind(listen).await.with_context(|| format!("cannot listen on {listen}"))?;
     let address = listener.local_addr().context("the listening socket has no address")?;
+    let (peer_listener, config) = listen_for_peers::<L>(config).await?;
+    let secret = config.server.peer_secret_file.as_deref().map(read_secret).transpose()?;
     let Some(engine) = open::<L>(config, &mut signals).await? else { return Ok(()) };
     let metrics = Arc::new(Metrics::new(Arc::new(Totals(engine.clone()))));
-    let mill = Arc::new(EngineMill::new(engine.clone(), advertise.unwrap_or_else(|| address.to_string())));
+    let endpoint = engine.config.server.advertise.clone().unwrap_or_else(|| address.to_string());
+    let mill = Arc::new(EngineMill::new(engine.clone(), endpoint));
+    let identity = Identity {
+        application_id: engine.config.engine.application_id.clone(),
+        instance: engine.instance_id.as_str().into(),
+        secret,
+    };
+    let peers = peer_listener.map(|listener| Peers::start(identity, listener, mill.clone()));
     let threads = engine.start(&metrics).context("cannot start the engine's threads")?;
-    let router =
-        http::router(mill.clone(), ClickDecoder::from(&engine.config.clicks), metrics, HttpOptions::from(&engine.config));
+    let (decoder, options) = (ClickDecoder::from(&engine.config.clicks), HttpOptions::from(&engine.config));
+    let router = http::router(mill.clone(), peers, decoder, metrics, options);
     tracing::info!(%address, data = %engine.config.data.dir.display(), partitions = engine.clicks_topic().partitions, "Clickmill is up");
 
     let telling = tokio::spawn(waiting::tell_until_ready(engine.clone()));
@@ -119,6 +130,25 @@ async fn serve<L: ClickLog>(config: Config) -> anyhow::Result<()> {
         Some(reason) => Err(anyhow::anyhow!(reason)),
         None => Ok(()),
     }
+}
+
+/// Listens for other instances, where there may be any, and writes down how they reach this one.
+async fn listen_for_peers<L: ClickLog>(mut config: Config) -> anyhow::Result<(Option<TcpListener>, Config)> {
+    if !L::SHARED {
+        return Ok((None, config));
+    }
+    let address = config.server.peer_listen;
+    let listener = TcpListener::bind(address).await.with_context(|| format!("cannot listen on {address} for other instances"))?;
+    let found = listener.local_addr().context("the listening socket has no address")?;
+    config.server.advertise.get_or_insert_with(|| found.to_string());
+    Ok((Some(listener), config))
+}
+
+/// The secret in a file.
+fn read_secret(file: &Path) -> anyhow::Result<PeerSecret> {
+    let text = std::fs::read_to_string(file).with_context(|| format!("cannot read server.peer_secret_file {}", file.display()))?;
+    let unusable = || Misconfigured(format!("server.peer_secret_file {} holds no secret: one line of visible ASCII", file.display()));
+    Ok(PeerSecret::new(&text).ok_or_else(unusable)?)
 }
 
 /// Opens the engine; none where a signal came first. Nothing was taken in then, and opening can take minutes: until brokers answer, until

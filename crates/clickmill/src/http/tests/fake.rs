@@ -4,11 +4,15 @@ use std::collections::{BTreeMap, HashMap};
 use std::sync::Mutex;
 use std::time::Instant;
 
+use millstream::broker::group::Directory;
+use millstream::partitioner::partition_for_key;
 use millstream::query::{
-    Answer, Cancellation, Completeness, CountQueries, KeyCount, Period, QueryError, ReadOptions, WindowCount,
+    Ask, Cancellation, Completeness, CountQueries, InstanceStatus, KeyCount, Part, PartialCounts, Parts, QueryError, Question,
+    Standing, TaskReport,
 };
-use millstream::record::{Partition, Timestamp};
+use millstream::record::{Offset, Partition, Timestamp, TopicPartition};
 use millstream::store::{StoreError, StoreErrorKind};
+use millstream::task::{Role, TaskId, TaskState};
 use millstream::time::TimeWindows;
 
 use super::super::*;
@@ -60,48 +64,16 @@ impl FakeMill {
         self.state.lock().unwrap().records.clone()
     }
 
-    fn answer<T>(&self, value: T, read: ReadOptions) -> Result<Answer<T>, QueryError> {
-        assert!(!self.faults.panics, "told to panic");
-        if let Some(receiver) = &self.faults.blocks {
-            let _ = receiver.lock().unwrap().recv();
-        }
-        if let Some(kind) = self.faults.store {
-            return Err(StoreError::new(kind, "the store is out of order").into());
-        }
-        let missing: Vec<Partition> = self.faults.missing.iter().copied().map(Partition).collect();
-        let answered = PARTITIONS - missing.len() as u32;
-        let (stream_time, final_until) = (Some(NOW), Some(Timestamp(NOW.0 - NOW.0 % WINDOW_MS - WINDOW_MS)));
-        let completeness = Completeness {
-            partitions: PARTITIONS,
-            answered,
-            missing,
-            max_lag: 3,
-            lag_age_ms: 12,
-            stream_time,
-            final_until,
-            ..Completeness::default()
+    /// The clicks of each ad of those partitions, by window.
+    fn counts_of(&self, ask: &Ask) -> Vec<(i64, String, i64)> {
+        let (period, state) = (ask.question.period(), self.state.lock().unwrap());
+        let is_asked = |start: i64, ad: &str| {
+            let is_there = ask.partitions.contains(&partition_for_key(ad.as_bytes(), PARTITIONS));
+            let is_of_key = !matches!(&ask.question, Question::Key { key, .. } if key != ad.as_bytes());
+            (period.from.0..period.to.0).contains(&start) && is_there && is_of_key
         };
-        if completeness.is_complete() || read.allow_partial {
-            Ok(Answer { value, completeness })
-        } else {
-            Err(QueryError::Incomplete(Box::new(completeness)))
-        }
-    }
-
-    fn windows_of(&self, period: Period, counts: impl Fn(&str) -> bool) -> Vec<WindowCount> {
-        let mut windows = BTreeMap::<i64, i64>::new();
-        for ((start, ad), count) in &self.state.lock().unwrap().counts {
-            if (period.from.0..period.to.0).contains(start) && counts(ad) {
-                *windows.entry(*start).or_default() += count;
-            }
-        }
-        let window = |(start, count)| WindowCount {
-            start: Timestamp(start),
-            end: Timestamp(start + WINDOW_MS),
-            count,
-            is_final: start + WINDOW_MS <= NOW.0 - NOW.0 % WINDOW_MS - WINDOW_MS,
-        };
-        windows.into_iter().map(window).collect()
+        let counts = state.counts.iter().filter(|((start, ad), _)| is_asked(*start, ad));
+        counts.map(|((start, ad), count)| (*start, ad.clone(), *count)).collect()
     }
 }
 
@@ -110,35 +82,53 @@ impl CountQueries for FakeMill {
         TimeWindows::of_size_with_no_grace(Duration::from_millis(WINDOW_MS as u64))
     }
 
+    fn partitions(&self) -> u32 {
+        PARTITIONS
+    }
+
     fn earliest(&self, _: Timestamp) -> Option<Timestamp> {
         self.faults.earliest
     }
 
-    fn fetch(&self, key: &[u8], period: Period, read: ReadOptions) -> Result<Answer<Vec<WindowCount>>, QueryError> {
-        self.answer(self.windows_of(period, |ad| ad.as_bytes() == key), read)
-    }
-
-    fn top(
-        &self,
-        period: Period,
-        limit: usize,
-        read: ReadOptions,
-        _: &Cancellation,
-    ) -> Result<Answer<Vec<KeyCount>>, QueryError> {
-        let mut ads = BTreeMap::<String, i64>::new();
-        for ((start, ad), count) in &self.state.lock().unwrap().counts {
-            if (period.from.0..period.to.0).contains(start) {
-                *ads.entry(ad.clone()).or_default() += count;
-            }
+    fn parts(&self, ask: &Ask, _: &Cancellation) -> Result<Parts, QueryError> {
+        assert!(!self.faults.panics, "told to panic");
+        if let Some(receiver) = &self.faults.blocks {
+            let _ = receiver.lock().unwrap().recv();
         }
-        let mut ads: Vec<KeyCount> = ads.into_iter().map(|(ad, count)| KeyCount { key: ad.into_bytes(), count }).collect();
-        ads.sort_by_key(|ad| -ad.count);
-        ads.truncate(limit);
-        self.answer(ads, read)
+        if let Some(kind) = self.faults.store {
+            return Err(StoreError::new(kind, "the store is out of order").into());
+        }
+        let there: Vec<_> = ask.partitions.iter().copied().filter(|p| !self.faults.missing.contains(&p.0)).collect();
+        let ask = Ask { partitions: there, ..ask.clone() };
+        let counts = self.counts_of(&ask);
+        let counts = match &ask.question {
+            Question::Top { limit, .. } => {
+                let mut ads = BTreeMap::<String, i64>::new();
+                counts.into_iter().for_each(|(_, ad, count)| *ads.entry(ad).or_default() += count);
+                let mut ads: Vec<_> = ads.into_iter().map(|(ad, count)| KeyCount { key: ad.into_bytes(), count }).collect();
+                ads.sort_by_key(|ad| -ad.count);
+                ads.truncate(*limit);
+                PartialCounts::Keys(ads)
+            }
+            Question::Key { .. } | Question::Totals { .. } => {
+                let mut windows = BTreeMap::new();
+                counts.into_iter().for_each(|(start, _, count)| *windows.entry(Timestamp(start)).or_default() += count);
+                PartialCounts::Windows(windows.into_iter().collect())
+            }
+        };
+        let closed_through = NOW.0 - NOW.0 % WINDOW_MS - WINDOW_MS;
+        let part = |partition: &Partition| Part {
+            partition: *partition,
+            standing: Standing::Active,
+            position: Some(Offset(5)),
+            closed_through,
+        };
+        Ok(Parts { generation: 0, parts: ask.partitions.iter().map(part).collect(), counts })
     }
 
-    fn totals(&self, period: Period, read: ReadOptions) -> Result<Answer<Vec<WindowCount>>, QueryError> {
-        self.answer(self.windows_of(period, |_| true), read)
+    fn put_lag(&self, completeness: &mut Completeness, _: &[Partition]) -> Result<(), QueryError> {
+        (completeness.max_lag, completeness.lag_age_ms, completeness.stream_time) = (3, 12, Some(NOW));
+        Ok(())
     }
 }
 
@@ -193,8 +183,9 @@ impl Mill for FakeMill {
     fn readiness(&self) -> Readiness {
         Readiness {
             ready: !self.faults.not_ready,
-            tasks: vec![task("0_0", "running"), task("1_0", "restoring")],
+            tasks: vec![report(0, 0, TaskState::Running).into(), report(1, 0, TaskState::Restoring).into()],
             intake_trouble: self.faults.intake_trouble.clone(),
+            cluster_trouble: None,
         }
     }
 
@@ -202,16 +193,31 @@ impl Mill for FakeMill {
         self.faults.intake_trouble.clone()
     }
 
-    fn cluster(&self) -> Cluster {
-        let instance = Instance {
-            id: "i-1".into(),
+    fn application(&self) -> Application {
+        let known = |id: TaskId| KnownTask { input: TopicPartition::new("clicks", id.partition), id, lag: Some(2) };
+        let ids = (0..2).flat_map(|subtopology| (0..2).map(move |p| TaskId { subtopology, partition: Partition(p) }));
+        Application {
+            id: "clickmill".into(),
             endpoint: "127.0.0.1:8080".into(),
-            active_tasks: vec![task("0_0", "running")],
-            standby_tasks: vec![],
+            store_input: "shuffled".into(),
+            tasks: ids.map(known).collect(),
+        }
+    }
+
+    fn directory(&self) -> Arc<Directory> {
+        Arc::default()
+    }
+
+    fn status(&self) -> InstanceStatus {
+        let tasks = vec![report(0, 0, TaskState::Running)];
+        let quarantined = TaskReport {
+            trouble: Some("a record is wrong".to_owned()),
+            quarantined_since: Some(Timestamp(1_767_225_600_000)),
+            role: Role::Standby,
+            ..report(1, 1, TaskState::Quarantined)
         };
-        let quarantined =
-            Quarantined { task: "1_1".into(), reason: "a record is wrong".into(), since: Timestamp(1_767_225_600_000) };
-        Cluster { application_id: "clickmill".into(), instances: vec![instance], quarantined: vec![quarantined] }
+        let tasks = tasks.into_iter().chain([quarantined]).collect();
+        InstanceStatus { instance: "i-1".into(), version: "1.2.3".to_owned(), tasks, ..InstanceStatus::default() }
     }
 
     fn retry_task(&self, task: &str) -> bool {
@@ -219,23 +225,26 @@ impl Mill for FakeMill {
     }
 }
 
-fn task(task: &str, state: &str) -> TaskStatus {
-    let restore = (state == "restoring").then_some(RestoreProgress {
-        start: 0,
-        position: 40,
-        end: 100,
-        records_per_second: Some(20),
-        seconds_left: None,
+fn report(subtopology: u32, partition: u32, state: TaskState) -> TaskReport {
+    let restore = (state == TaskState::Restoring).then_some(millstream::runtime::RestoreProgress {
+        from: Offset(0),
+        position: Offset(40),
+        end: Offset(100),
+        records: 40,
+        elapsed: Duration::from_secs(2),
     });
-    TaskStatus {
-        task: task.into(),
-        state: state.into(),
-        topic: "clicks".into(),
-        partition: 0,
-        position: Some(5),
-        lag: (state == "running").then_some(2),
+    let id = TaskId { subtopology, partition: Partition(partition) };
+    TaskReport {
+        id,
+        input: TopicPartition::new("clicks", id.partition),
+        role: Role::Active,
+        state,
+        position: Some(Offset(5)),
+        lag: (state == TaskState::Running).then_some(2),
+        closed_through: 0,
         restore,
         trouble: None,
+        quarantined_since: None,
     }
 }
 

@@ -34,6 +34,7 @@ fn options() -> HttpOptions {
         max_concurrent_requests: 64,
         request_timeout: Duration::from_secs(60),
         max_query_period: Duration::from_secs(31 * 86_400),
+        failover_wait: Duration::from_millis(300),
     }
 }
 
@@ -48,7 +49,7 @@ impl Api {
 
     fn with(mill: FakeMill, options: HttpOptions) -> Self {
         let mill = Arc::new(mill);
-        let router = router(mill.clone(), decoder(), Arc::new(Metrics::new(Arc::new(Idle))), options);
+        let router = router(mill.clone(), None, decoder(), Arc::new(Metrics::new(Arc::new(Idle))), options);
         Self { mill, router }
     }
 

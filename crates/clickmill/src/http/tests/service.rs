@@ -34,6 +34,11 @@ async fn health_readiness_and_cluster() {
         "task": "0_0", "state": "running", "topic": "clicks", "partition": 0, "position": 5, "lag": 2, "restore": null, "trouble": null
     });
     assert_eq!(cluster["instances"][0]["active_tasks"], json!([task]));
+    assert_eq!((&cluster["instances"][0]["state"], &cluster["instances"][0]["version"]), (&json!("running"), &json!("1.2.3")));
+    let unassigned = cluster["unassigned"].as_array().unwrap();
+    let of_nobody: Vec<_> = unassigned.iter().map(|task| (&task["task"], &task["state"], &task["lag"])).collect();
+    let expected = ["0_1", "1_0", "1_1"].map(|task| (json!(task), json!("unassigned"), json!(2)));
+    assert_eq!(of_nobody, expected.iter().map(|(task, state, lag)| (task, state, lag)).collect::<Vec<_>>());
 
     assert_eq!(
         cluster["quarantined"],
@@ -44,7 +49,7 @@ async fn health_readiness_and_cluster() {
     let problem = waiting.get("/readyz").await.problem(503, "not-ready");
     assert_eq!(
         problem["tasks"][1]["restore"],
-        json!({"start": 0, "position": 40, "end": 100, "records_per_second": 20, "seconds_left": null})
+        json!({"start": 0, "position": 40, "end": 100, "records_per_second": 20, "seconds_left": 3})
     );
     assert_eq!(
         (&problem["tasks"][0]["lag"], &problem["tasks"][1]["lag"]),

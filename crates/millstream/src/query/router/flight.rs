@@ -15,6 +15,8 @@ pub(super) struct Flight {
     /// Who is asked, and the newest generation that was known then.
     pub(super) instance: Arc<str>,
     pub(super) generation: i32,
+    /// Whether it was asked as the owner of all of them.
+    pub(super) is_to_owner: bool,
     /// What was asked for, as it was before.
     pub(super) partitions: BTreeMap<Partition, Open>,
     /// When it is sent a second time; none once it was, or where it is not to be.
@@ -35,7 +37,7 @@ impl Flight {
         partitions: BTreeMap<Partition, Open>,
     ) -> Self {
         let (seconds, kept) = (BTreeMap::new(), Vec::new());
-        Self { instance, generation, partitions, hedge_at, first: Some(first), seconds, kept }
+        Self { instance, generation, is_to_owner: false, partitions, hedge_at, first: Some(first), seconds, kept }
     }
 
     pub(super) fn has(&self, id: RequestId) -> bool {

@@ -6,6 +6,7 @@
 //!   a whole or not at all, and only for partitions that no other answer has been taken for: none is counted twice.
 //! - A partition that is not answered for, or has no owner, is asked for again, of whoever owns it then, until it has been without an answer for
 //!   [`RouterLimits::failover_wait`]. Where stale is allowed, a copy is asked at once.
+//!   So is one whose owner is another than the one that was asked, before that has answered.
 //! - A request that takes long is sent a second time, where stale is allowed to copies. What answers first is taken.
 //! - In the end every answer of an owner must be of the newest generation that anybody has shown, or its instance must own the same partition there
 //!   too. Else it is dropped, and its partitions are asked for again.
@@ -119,6 +120,7 @@ impl Router {
             let flights = std::mem::take(&mut self.flights);
             flights.into_iter().for_each(|flight| self.land(flight, now));
         }
+        self.leave_former_owners(now, holders);
         if self.flights.is_empty() && self.open.keys().all(|partition| is_over || self.is_given_up(*partition, now, holders)) {
             self.drop_disagreeing(now, holders);
             if self.open.keys().all(|partition| is_over || self.is_given_up(*partition, now, holders)) {
@@ -187,7 +189,9 @@ impl Router {
             let request = self.request(instance.clone(), partitions);
             // What lies here is read, not sent for.
             let hedge_at = (instance != self.me).then(|| now + hedge_after(&instance));
-            self.flights.push(Flight::new(request.id, instance, holders.generation(), hedge_at, before));
+            let mut flight = Flight::new(request.id, instance.clone(), holders.generation(), hedge_at, before);
+            flight.is_to_owner = flight.partitions.keys().all(|partition| holders.owner(*partition) == Some(&instance));
+            self.flights.push(flight);
             requests.push(request);
         }
         requests
@@ -228,6 +232,16 @@ impl Router {
     fn request(&mut self, instance: Arc<str>, partitions: Vec<Partition>) -> Request {
         self.last_id += 1;
         Request { id: self.last_id, instance, ask: Ask { question: self.question.clone(), partitions, read: self.read } }
+    }
+
+    /// Waits no longer for those who have ceased to own what they were asked for as its owners.
+    fn leave_former_owners(&mut self, now: Duration, holders: &Holders) {
+        let (left, kept): (Vec<_>, Vec<_>) = std::mem::take(&mut self.flights).into_iter().partition(|flight| {
+            let is_another = |partition: &Partition| holders.owner(*partition).is_some_and(|owner| *owner != flight.instance);
+            flight.is_to_owner && holders.generation() > flight.generation && flight.partitions.keys().any(is_another)
+        });
+        self.flights = kept;
+        left.into_iter().for_each(|flight| self.land(flight, now));
     }
 
     /// Takes what second requests have brought of a flight, and opens the rest.

@@ -88,6 +88,18 @@ fn an_owner_that_is_gone_is_waited_for_until_there_is_another() {
 }
 
 #[test]
+fn an_owner_that_ceases_to_be_one_is_not_waited_for() {
+    let mut router = router(1, ReadOptions::default());
+    router.next(ms(0), &holders(1, &[("a", 0)], &[]), &late);
+    let after = holders(2, &[("b", 0)], &[]);
+    assert_eq!(sent(&router.next(ms(5), &after, &late)), [(2, "b", vec![0])]);
+    router.answered(1, answer(1, Standing::Active, &[0]), ms(6));
+    assert!(matches!(router.next(ms(6), &after, &late), Next::Wait { .. }));
+    router.answered(2, answer(2, Standing::Active, &[0]), ms(7));
+    assert_eq!(router.next(ms(7), &after, &late), Next::Done);
+}
+
+#[test]
 fn without_an_owner_it_is_given_up_after_the_wait() {
     let nobody = holders(1, &[], &[]);
     let (mut router, mut now, mut asked) = (router(1, ReadOptions::default()), ms(0), 0);
