@@ -13,8 +13,8 @@ use millstream::broker::{Broker, TopicSettings};
 use millstream::clock::ManualClock;
 use millstream::partitioner::partition_for_key;
 use millstream::query::{
-    Answer, Cancellation, CountQueries, Counts, Holders, InstanceStatus, Next, PartialCounts, Parts, Period, Question, QueryError,
-    ReadLease, ReadOptions, Request, Router, RouterLimits, Standing,
+    Answer, Cancellation, CountQueries, Counts, Holders, InstanceStatus, Next, PartialCounts, Parts, Period, QueryError,
+    Question, ReadLease, ReadOptions, Request, Router, RouterLimits, Standing,
 };
 use millstream::record::{Partition, Record, Timestamp, TopicPartition};
 use millstream::runtime::{Instance, Parts as EngineParts, Registry, StreamsConfig};
@@ -237,7 +237,12 @@ impl World {
     }
 
     /// Asks an instance, which asks the others, while things go on. None where it died meanwhile.
-    fn question(&mut self, question: &Question, read: ReadOptions, writes: bool) -> Option<Result<Answer<PartialCounts>, QueryError>> {
+    fn question(
+        &mut self,
+        question: &Question,
+        read: ReadOptions,
+        writes: bool,
+    ) -> Option<Result<Answer<PartialCounts>, QueryError>> {
         let asker = self.pick();
         let partitions = self.processes[&asker].counts.partitions_for(question);
         let mut router = Router::new(asker.clone(), question.clone(), partitions, read, LIMITS);
@@ -282,7 +287,8 @@ impl World {
 /// The words of those partitions with their counts, most first.
 fn ranked(counts: &BTreeMap<String, i64>, missing: &[Partition]) -> Vec<(String, i64)> {
     let is_there = |word: &&String| !missing.contains(&partition_for_key(word.as_bytes(), PARTITIONS));
-    let mut ranked: Vec<_> = counts.iter().filter(|(word, _)| is_there(word)).map(|(word, count)| (word.clone(), *count)).collect();
+    let mut ranked: Vec<_> =
+        counts.iter().filter(|(word, _)| is_there(word)).map(|(word, count)| (word.clone(), *count)).collect();
     ranked.sort_by(|a, b| b.1.cmp(&a.1).then_with(|| a.0.cmp(&b.0)));
     ranked
 }
@@ -378,6 +384,5 @@ proptest! {
 fn most_answers_are_complete_though_instances_come_and_go() {
     let outcomes: Vec<_> = (0..100).map(run).collect();
     let (complete, incomplete) = outcomes.iter().fold((0, 0), |(c, i), outcome| (c + outcome.0, i + outcome.1));
-    println!("{complete} complete, {incomplete} incomplete");
     assert!(complete > 5 * incomplete, "{complete} are complete, {incomplete} are not");
 }

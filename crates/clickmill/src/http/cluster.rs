@@ -110,7 +110,8 @@ fn quarantined(status: &InstanceStatus) -> impl Iterator<Item = Quarantined> + '
 pub(super) fn trouble(mill: &dyn Mill, peers: Option<&Arc<Peers>>) -> Option<String> {
     let (peers, directory) = (peers?, mill.directory());
     let heard = peers.heard();
-    let others: Vec<_> = directory.instances.iter().filter(|(name, info)| *name != peers.me() && info.endpoint.is_some()).collect();
+    let others: Vec<_> =
+        directory.instances.iter().filter(|(name, info)| *name != peers.me() && info.endpoint.is_some()).collect();
     let unknown = others.iter().find(|(name, _)| heard.get(*name).is_none_or(|heard| heard.at.is_none() && heard.link.is_none()));
     if let Some((name, _)) = unknown {
         return Some(format!("instance {name} has not been heard yet"));

@@ -6,9 +6,9 @@ use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::IntoResponse;
 
 use super::Service;
+use super::cluster;
 use super::params::{NoParams, Params};
 use super::problem::{Problem, ProblemBody};
-use super::cluster;
 use super::status::{Cluster, Readiness};
 use crate::metrics::TextFormat;
 

@@ -20,11 +20,7 @@ use crate::peers::Peers;
 const TO_ANSWER: Duration = Duration::from_secs(1);
 
 /// The answer to a question.
-pub(super) async fn answer(
-    service: &Service,
-    question: Question,
-    read: ReadOptions,
-) -> Result<Answer<PartialCounts>, Problem> {
+pub(super) async fn answer(service: &Service, question: Question, read: ReadOptions) -> Result<Answer<PartialCounts>, Problem> {
     match service.peers() {
         None => alone(service, question, read).await,
         Some(peers) => together(service, peers, question, read).await,
@@ -156,9 +152,10 @@ async fn conclude(
 fn quarantine(service: &Service, peers: &Peers, asked: &[Partition]) -> Option<String> {
     let store_input = service.mill().application().store_input;
     let all = peers.heard();
-    let mut quarantined = all.iter().filter_map(|(instance, heard)| Some((instance, heard.status.as_ref()?))).flat_map(
-        |(instance, status)| status.tasks.iter().filter(|task| task.state == TaskState::Quarantined).map(move |task| (instance, task)),
-    );
+    let mut quarantined =
+        all.iter().filter_map(|(instance, heard)| Some((instance, heard.status.as_ref()?))).flat_map(|(instance, status)| {
+            status.tasks.iter().filter(|task| task.state == TaskState::Quarantined).map(move |task| (instance, task))
+        });
     // Every source partition has clicks of every ad.
     let (instance, task) =
         quarantined.find(|(_, task)| task.input.topic != store_input || asked.contains(&task.input.partition))?;

@@ -24,7 +24,9 @@ pub(super) fn ask_request(application_id: &str, to_instance: &str, ask: &Ask) ->
     let Period { from, to } = ask.question.period();
     let question = match &ask.question {
         Question::Key { key, .. } => ask_request::Question::Key(proto::Key { key: key.clone() }),
-        Question::Top { limit, .. } => ask_request::Question::Top(proto::Top { limit: u32::try_from(*limit).unwrap_or(u32::MAX) }),
+        Question::Top { limit, .. } => {
+            ask_request::Question::Top(proto::Top { limit: u32::try_from(*limit).unwrap_or(u32::MAX) })
+        }
         Question::Totals { .. } => ask_request::Question::Totals(proto::Totals {}),
     };
     proto::AskRequest {
@@ -46,11 +48,8 @@ pub(super) fn ask(request: proto::AskRequest) -> Option<Ask> {
         ask_request::Question::Top(proto::Top { limit }) => Question::Top { period, limit: limit as usize },
         ask_request::Question::Totals(proto::Totals {}) => Question::Totals { period },
     };
-    let read = ReadOptions {
-        allow_partial: false,
-        allow_stale: request.allow_stale,
-        max_stale_records: request.max_stale_records,
-    };
+    let read =
+        ReadOptions { allow_partial: false, allow_stale: request.allow_stale, max_stale_records: request.max_stale_records };
     Some(Ask { question, partitions: request.partitions.into_iter().map(Partition).collect(), read })
 }
 
@@ -194,11 +193,9 @@ mod tests {
     fn what_is_sent_is_what_comes() {
         let period = Period { from: Timestamp(-5), to: Timestamp(7) };
         let read = ReadOptions { allow_partial: false, allow_stale: true, max_stale_records: Some(3) };
-        for question in [
-            Question::Key { key: vec![0, 255], period },
-            Question::Top { period, limit: 1_000 },
-            Question::Totals { period },
-        ] {
+        for question in
+            [Question::Key { key: vec![0, 255], period }, Question::Top { period, limit: 1_000 }, Question::Totals { period }]
+        {
             let asked = Ask { question, partitions: vec![Partition(3), Partition(1)], read };
             assert_eq!(ask(ask_request("app", "a", &asked)), Some(asked));
         }

@@ -10,7 +10,7 @@ use axum::http::Request;
 use http_body_util::BodyExt;
 use millstream::broker::group::InstanceInfo;
 use millstream::query::{
-    Cancellation, Completeness, CountQueries, KeyCount, Part, PartialCounts, Period, QueryError, ReadOptions, Standing, TaskReport,
+    Cancellation, Completeness, CountQueries, KeyCount, Part, PartialCounts, QueryError, Standing, TaskReport,
 };
 use millstream::record::{Partition, Timestamp, TopicPartition};
 use millstream::task::{Role, TaskId, TaskState};
@@ -95,14 +95,14 @@ impl CountQueries for FakeMill {
             _ => None,
         };
         let there = ask.partitions.iter().filter_map(|partition| Some((*partition, standing(partition)?)));
-        let parts: Vec<Part> = there
-            .map(|(partition, standing)| Part { partition, standing, position: None, closed_through: NOW.0 })
-            .collect();
+        let parts: Vec<Part> =
+            there.map(|(partition, standing)| Part { partition, standing, position: None, closed_through: NOW.0 }).collect();
         let count = parts.iter().map(|part| 1 << part.partition.0).sum();
         let start = Timestamp(NOW.0 - NOW.0 % 300_000);
         let counts = match &ask.question {
             Question::Top { .. } => {
-                let key = |part: &Part| KeyCount { key: format!("ad-{}", part.partition.0).into_bytes(), count: 1 << part.partition.0 };
+                let key =
+                    |part: &Part| KeyCount { key: format!("ad-{}", part.partition.0).into_bytes(), count: 1 << part.partition.0 };
                 let mut keys: Vec<_> = parts.iter().map(key).collect();
                 keys.reverse();
                 PartialCounts::Keys(keys)
@@ -357,7 +357,10 @@ async fn a_query_waits_for_the_successor_of_an_owner_that_died() {
     // Stale is given at once; else it waits, here for nothing.
     let asked = Instant::now();
     let (status, stale) = a.get("/v1/clicks?allow_stale=true").await;
-    assert_eq!((status, &stale["clicks"], &stale["completeness"]["stale"]), (200, &json!(7), &json!([{"partition": 2, "lag": 4}])));
+    assert_eq!(
+        (status, &stale["clicks"], &stale["completeness"]["stale"]),
+        (200, &json!(7), &json!([{"partition": 2, "lag": 4}]))
+    );
     assert!(asked.elapsed() < Duration::from_millis(500), "{:?}", asked.elapsed());
     let (status, problem) = a.get("/v1/clicks").await;
     assert_eq!((status, &problem["missing"]), (503, &json!([2])));

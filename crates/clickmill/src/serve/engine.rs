@@ -42,8 +42,10 @@ const ROCKSDB_SHARE: usize = 2;
 /// What part of the memory changes may take before they are committed. A commit holds them several times over: in the tasks' tables,
 /// encoded for the log, in the log's write, and in the stores'.
 const UNCOMMITTED_SHARE: usize = 16;
-/// What part of the memory a query may take that ranks ads. There are two at a time for clients, and two for other instances.
-const QUERY_SHARE: usize = 32;
+/// What part of the memory queries may take that rank ads, all of them together.
+const QUERIES_SHARE: usize = 8;
+/// How many of them there are at a time: for clients, and on Kafka as many for other instances.
+const QUERIES_AT_ONCE: usize = 2;
 
 /// What the parts of the service share.
 pub(super) struct Engine<L: ClickLog> {
@@ -163,6 +165,11 @@ impl<L: ClickLog> Engine<L> {
     fn task_count(&self) -> usize {
         let shuffled = if self.config.clicks.keyed_by_ad { 0 } else { self.counts.partitions() };
         (self.clicks_topic().partitions + shuffled) as usize
+    }
+
+    /// Which life of the instance this is.
+    pub(super) fn incarnation(&self) -> u64 {
+        self.streams.incarnation
     }
 
     /// All tasks that there are, whoever holds them.
@@ -332,6 +339,10 @@ fn thread_count(config: &Config) -> usize {
     config.engine.threads.map_or_else(cores, |threads| threads.get() as usize)
 }
 
+fn queries_at_once(config: &Config) -> usize {
+    if config.kafka.is_some() { 2 * QUERIES_AT_ONCE } else { QUERIES_AT_ONCE }
+}
+
 fn streams_config(config: &Config, instance_id: &str) -> StreamsConfig {
     StreamsConfig {
         instance_id: instance_id.to_owned(),
@@ -341,7 +352,7 @@ fn streams_config(config: &Config, instance_id: &str) -> StreamsConfig {
         commit_interval: config.engine.commit_interval,
         commit_interval_backlog: config.engine.commit_interval_backlog,
         uncommitted_bytes: config.engine.memory as usize / UNCOMMITTED_SHARE / thread_count(config),
-        query_bytes: config.engine.memory as usize / QUERY_SHARE,
+        query_bytes: config.engine.memory as usize / QUERIES_SHARE / queries_at_once(config),
         idle_timeout: config.engine.idle_timeout,
         endpoint: config.kafka.as_ref().and_then(|_| config.server.advertise.clone()),
         ..StreamsConfig::new(config.engine.application_id.clone())

@@ -11,22 +11,18 @@ use millstream::task::Role;
 
 use super::click_log::ClickLog;
 use super::engine::Engine;
-use crate::http::{
-    AppendError, Appended, Application, ClicksTopic, Idempotency, IncomingClick, Mill, Readiness,
-};
+use crate::http::{AppendError, Appended, Application, ClicksTopic, Idempotency, IncomingClick, Mill, Readiness};
 
 /// An engine that takes clicks in until it is told to stop.
 pub(super) struct EngineMill<L: ClickLog> {
     engine: Arc<Engine<L>>,
     endpoint: String,
-    /// Drawn when the process starts.
-    incarnation: u64,
     is_closed: AtomicBool,
 }
 
 impl<L: ClickLog> EngineMill<L> {
     pub(super) fn new(engine: Arc<Engine<L>>, endpoint: String) -> Self {
-        Self { engine, endpoint, incarnation: rand::random(), is_closed: AtomicBool::new(false) }
+        Self { engine, endpoint, is_closed: AtomicBool::new(false) }
     }
 
     /// Takes nothing more in.
@@ -95,7 +91,7 @@ impl<L: ClickLog> Mill for EngineMill<L> {
     fn status(&self) -> InstanceStatus {
         InstanceStatus {
             instance: self.engine.instance_id.as_str().into(),
-            incarnation: self.incarnation,
+            incarnation: self.engine.incarnation(),
             generation: self.engine.registry.directory().generation,
             version: env!("CARGO_PKG_VERSION").to_owned(),
             tasks: self.engine.counts.task_reports(),

@@ -7,6 +7,7 @@ mod compatibility;
 mod drain;
 mod embedded;
 mod engine;
+mod evictions;
 mod instance;
 mod intake_trouble;
 mod kafka;
@@ -100,7 +101,10 @@ async fn serve<L: ClickLog>(config: Config) -> anyhow::Result<()> {
     let peers = peer_listener.map(|listener| Peers::start(identity, listener, mill.clone()));
     let threads = engine.start(&metrics).context("cannot start the engine's threads")?;
     let (decoder, options) = (ClickDecoder::from(&engine.config.clicks), HttpOptions::from(&engine.config));
-    let router = http::router(mill.clone(), peers, decoder, metrics, options);
+    if let Some(peers) = &peers {
+        tokio::spawn(evictions::report_the_dead(peers.events(), engine.registry.clone()));
+    }
+    let router = http::router(mill.clone(), peers.clone(), decoder, metrics, options);
     tracing::info!(%address, data = %engine.config.data.dir.display(), partitions = engine.clicks_topic().partitions, "Clickmill is up");
 
     let telling = tokio::spawn(waiting::tell_until_ready(engine.clone()));
@@ -126,7 +130,10 @@ async fn serve<L: ClickLog>(config: Config) -> anyhow::Result<()> {
     if !http.is_finished() && tokio::time::timeout(DRAIN_TIME, http).await.is_err() {
         tracing::warn!("some requests did not end in time and are cut off");
     }
-    match failure.or(stop(threads, &engine, stop_by).await?) {
+    let failed = stop(threads, &engine, stop_by).await?;
+    // Until it has left the group, the others are not to take it for dead.
+    drop(peers);
+    match failure.or(failed) {
         Some(reason) => Err(anyhow::anyhow!(reason)),
         None => Ok(()),
     }
@@ -146,8 +153,10 @@ async fn listen_for_peers<L: ClickLog>(mut config: Config) -> anyhow::Result<(Op
 
 /// The secret in a file.
 fn read_secret(file: &Path) -> anyhow::Result<PeerSecret> {
-    let text = std::fs::read_to_string(file).with_context(|| format!("cannot read server.peer_secret_file {}", file.display()))?;
-    let unusable = || Misconfigured(format!("server.peer_secret_file {} holds no secret: one line of visible ASCII", file.display()));
+    let text =
+        std::fs::read_to_string(file).with_context(|| format!("cannot read server.peer_secret_file {}", file.display()))?;
+    let unusable =
+        || Misconfigured(format!("server.peer_secret_file {} holds no secret: one line of visible ASCII", file.display()));
     Ok(PeerSecret::new(&text).ok_or_else(unusable)?)
 }
 

@@ -3,12 +3,14 @@
 use std::borrow::Cow;
 use std::sync::Arc;
 
+use millstream::record::TopicPartition;
 use millstream::runtime::TaskStatus;
 use millstream::task::TaskState;
 
 use super::click_log::ClickLog;
 use super::engine::Engine;
 use crate::click::Refusal;
+use crate::http::KnownTask;
 use crate::metrics::{EngineStats, EngineTotals, PartitionTotals, RestoreTotals};
 
 /// Reads the totals of an engine.
@@ -26,7 +28,7 @@ impl<L: ClickLog> EngineStats for Totals<L> {
             counted: records.counted,
             late: records.late,
             dead_lettered: records.dead_lettered.iter().map(|(reason, count)| (label(reason), *count)).collect(),
-            partitions: tasks.iter().map(|task| partition(engine, task)).collect(),
+            partitions: tasks.iter().map(|task| partition(engine, task)).chain(unowned_partitions(engine)).collect(),
             quarantined: tasks
                 .iter()
                 .filter(|task| task.state == TaskState::Quarantined)
@@ -63,6 +65,23 @@ fn partition<L: ClickLog>(engine: &Engine<L>, task: &TaskStatus) -> PartitionTot
         lag: engine.counts.records_behind(task.input(), task.committed),
         stream_time_ms: task.stream_time.map(|time| time.0),
     }
+}
+
+/// The partitions that nobody counts now: what waits there must not be lost from sight, so that every instance tells it.
+fn unowned_partitions<L: ClickLog>(engine: &Engine<L>) -> Vec<PartitionTotals> {
+    let directory = engine.registry.directory();
+    if directory.instances.is_empty() {
+        return Vec::new();
+    }
+    let is_owned = |input: &TopicPartition| directory.assignment.members.values().any(|roles| roles.active.contains(input));
+    let unowned = engine.all_tasks().into_iter().filter(|task| !is_owned(&task.input));
+    let totals = |task: KnownTask| PartitionTotals {
+        topic: task.input.topic.to_string(),
+        partition: task.input.partition.0,
+        lag: task.lag,
+        stream_time_ms: None,
+    };
+    unowned.map(totals).collect()
 }
 
 fn restore(task: &TaskStatus) -> Option<RestoreTotals> {

@@ -17,6 +17,7 @@
 
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
+mod any_instance;
 mod between;
 mod broker_killed;
 mod clicks;

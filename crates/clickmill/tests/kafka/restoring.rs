@@ -127,8 +127,8 @@ fn is_restored(task: &Value) -> bool {
 }
 
 fn tasks(service: &Service) -> Vec<Value> {
-    let answer = service.try_get("/v1/cluster");
-    answer.and_then(|answer| Some(answer.json["instances"][0]["active_tasks"].as_array()?.clone())).unwrap_or_default()
+    let answer = service.try_get("/readyz");
+    answer.and_then(|answer| Some(answer.json["tasks"].as_array()?.clone())).unwrap_or_default()
 }
 
 /// Ads that are counted in that partition of the store, with so many bytes on top.

@@ -101,18 +101,21 @@ impl Scenario {
 
 /// The tasks of an instance that run.
 pub(crate) fn running_tasks(service: &Service) -> usize {
-    tasks_of(service, "active_tasks").iter().filter(|task| task["state"] == "running").count()
+    let Some(answer) = service.try_get("/readyz") else { return 0 };
+    let tasks = answer.json["tasks"].as_array().cloned().unwrap_or_default();
+    tasks.iter().filter(|task| task["state"] == "running").count()
 }
 
-/// The copies of an instance that lack nothing, as far as it knows.
+/// The copies of an instance that lack nothing, as it says itself.
 pub(crate) fn caught_up_copies(service: &Service) -> usize {
-    let is_caught_up = |task: &&Value| task["restore"]["position"].as_i64() >= task["restore"]["end"].as_i64().or(Some(i64::MAX));
-    tasks_of(service, "standby_tasks").iter().filter(is_caught_up).count()
-}
-
-fn tasks_of(service: &Service, role: &str) -> Vec<Value> {
-    let Some(answer) = service.try_get("/v1/cluster") else { return Vec::new() };
-    answer.json["instances"][0][role].as_array().cloned().unwrap_or_default()
+    let (Some(answer), Ok(id)) = (service.try_get("/v1/cluster"), std::fs::read_to_string(service.data_dir().join("instance-id")))
+    else {
+        return 0;
+    };
+    let instances = answer.json["instances"].as_array().cloned().unwrap_or_default();
+    let own = instances.iter().filter(|instance| instance["id"] == id);
+    let copies = own.flat_map(|instance| instance["standby_tasks"].as_array().cloned().unwrap_or_default());
+    copies.filter(|copy| copy["lag"] == 0).count()
 }
 
 /// How often each kind of failure of the broker was met, by the log of one start.

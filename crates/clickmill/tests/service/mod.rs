@@ -134,7 +134,8 @@ impl Service {
 
     fn tasks(&self) -> Option<Vec<Value>> {
         let answer = self.try_get("/v1/cluster")?;
-        let tasks = answer.json["instances"][0]["active_tasks"].as_array()?.clone();
+        let active = answer.json["instances"].as_array()?.iter().filter_map(|instance| instance["active_tasks"].as_array());
+        let tasks: Vec<Value> = active.chain(answer.json["unassigned"].as_array()).flatten().cloned().collect();
         (!tasks.is_empty()).then_some(tasks)
     }
 

@@ -5,9 +5,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::lag::LagMonitor;
+use super::part::{Ask, Part, PartialCounts, Parts, Question, Standing};
 use super::sums::Means;
 use super::top::{self, Failed};
-use super::part::{Ask, Part, PartialCounts, Parts, Question, Standing};
 use super::view::TaskReport;
 use super::{Answer, Cancellation, Completeness, CountQueries, KeyCount, Period, QueryError, ReadOptions};
 use crate::broker::{Broker, BrokerError, ErrorKind};

@@ -62,11 +62,7 @@ impl Holders {
     /// What follows from what the group has told, and what instances have. `input` is the topic whose tasks keep the store.
     ///
     /// Where instances know a later generation than this one was told, what they call theirs is theirs: this one may be cut off from its group.
-    pub fn new<'a>(
-        input: &Topic,
-        directory: &Directory,
-        statuses: impl IntoIterator<Item = &'a InstanceStatus> + Clone,
-    ) -> Self {
+    pub fn new<'a>(input: &Topic, directory: &Directory, statuses: impl IntoIterator<Item = &'a InstanceStatus> + Clone) -> Self {
         let mut holders = Self { generation: directory.generation, ..Self::default() };
         for (instance, roles) in &directory.assignment.members {
             let of_store = roles.active.iter().filter(|task| task.topic == *input);
@@ -77,12 +73,7 @@ impl Holders {
         holders
     }
 
-    fn note_later_owners<'a>(
-        &mut self,
-        input: &Topic,
-        told: i32,
-        statuses: impl IntoIterator<Item = &'a InstanceStatus>,
-    ) {
+    fn note_later_owners<'a>(&mut self, input: &Topic, told: i32, statuses: impl IntoIterator<Item = &'a InstanceStatus>) {
         let mut claimed: BTreeMap<Partition, i32> = BTreeMap::new();
         for status in statuses.into_iter().filter(|status| status.generation > told) {
             self.generation = self.generation.max(status.generation);
@@ -97,12 +88,7 @@ impl Holders {
         }
     }
 
-    fn note_copies<'a>(
-        &mut self,
-        input: &Topic,
-        directory: &Directory,
-        statuses: impl IntoIterator<Item = &'a InstanceStatus>,
-    ) {
+    fn note_copies<'a>(&mut self, input: &Topic, directory: &Directory, statuses: impl IntoIterator<Item = &'a InstanceStatus>) {
         let mut lags: BTreeMap<(Partition, Arc<str>), Option<u64>> = BTreeMap::new();
         for (instance, roles) in &directory.assignment.members {
             let copies = roles.standby.iter().chain(&roles.warmup).filter(|task| task.topic == *input);

@@ -56,9 +56,10 @@ impl Flight {
             Standing::Active => true,
             Standing::Stale { lag } => read.takes_copy(lag),
         };
-        let are_asked = parts.parts.iter().all(|part| {
-            self.partitions.contains_key(&part.partition) && seen.insert(part.partition) && is_good(part.standing)
-        });
+        let are_asked = parts
+            .parts
+            .iter()
+            .all(|part| self.partitions.contains_key(&part.partition) && seen.insert(part.partition) && is_good(part.standing));
         are_asked && !seen.is_empty() && parts.counts.answers(question)
     }
 

@@ -19,9 +19,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::ReadOptions;
 use super::part::{Ask, Parts, Question, Standing};
 use super::view::Holders;
-use super::ReadOptions;
 use crate::record::Partition;
 use flight::Flight;
 
@@ -297,9 +297,8 @@ impl Router {
         let is_active = |parts: &Parts| parts.parts.iter().any(|part| part.standing == Standing::Active);
         let shown = self.answers.iter().filter(|(_, parts)| is_active(parts)).map(|(_, parts)| parts.generation).max();
         let newest = shown.unwrap_or(0).max(holders.generation());
-        let (agree, disagree): (Vec<_>, Vec<_>) = std::mem::take(&mut self.answers)
-            .into_iter()
-            .partition(|(instance, parts)| agrees(instance, parts, newest, holders));
+        let (agree, disagree): (Vec<_>, Vec<_>) =
+            std::mem::take(&mut self.answers).into_iter().partition(|(instance, parts)| agrees(instance, parts, newest, holders));
         self.answers = agree;
         for (instance, parts) in disagree {
             let partitions = parts.parts.iter().map(|part| (part.partition, Open::default())).collect();
@@ -313,7 +312,8 @@ impl Router {
         let retries = self.open.iter().filter(is_wanted).map(|(_, open)| open.not_before);
         // Somebody else may own it at any moment.
         let looks = (!self.open.is_empty()).then(|| now + FIRST_PAUSE);
-        let given_up = self.open.keys().filter_map(|partition| Some(*self.failing_since.get(partition)? + self.limits.failover_wait));
+        let given_up =
+            self.open.keys().filter_map(|partition| Some(*self.failing_since.get(partition)? + self.limits.failover_wait));
         let hedges = self.flights.iter().filter_map(|flight| flight.hedge_at);
         let times = retries.chain(looks).chain(given_up).chain(hedges).filter(|time| *time > now);
         times.min().unwrap_or(self.limits.deadline).min(self.limits.deadline)

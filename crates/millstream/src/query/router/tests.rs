@@ -1,8 +1,8 @@
 use super::*;
 use crate::broker::group::Directory;
+use crate::query::Period;
 use crate::query::part::{Part, PartialCounts};
 use crate::query::view::{InstanceStatus, TaskReport};
-use crate::query::Period;
 use crate::record::{Timestamp, TopicPartition};
 use crate::task::{Role, TaskId, TaskState};
 
@@ -210,7 +210,8 @@ fn what_stayed_where_it_was_is_good_in_the_next_generation() {
 fn an_answer_to_something_else_is_none() {
     let owner = holders(1, &[("a", 0)], &[]);
     let keys = Parts { counts: PartialCounts::Keys(Vec::new()), ..answer(1, Standing::Active, &[0]) };
-    for wrong in [answer(1, Standing::Active, &[1]), answer(1, Standing::Active, &[0, 0]), answer(1, Standing::Active, &[]), keys] {
+    for wrong in [answer(1, Standing::Active, &[1]), answer(1, Standing::Active, &[0, 0]), answer(1, Standing::Active, &[]), keys]
+    {
         let mut router = router(1, ReadOptions::default());
         router.next(ms(0), &owner, &late);
         router.answered(1, wrong, ms(1));
