@@ -108,7 +108,8 @@ pub(crate) fn running_tasks(service: &Service) -> usize {
 
 /// The copies of an instance that lack nothing, as it says itself.
 pub(crate) fn caught_up_copies(service: &Service) -> usize {
-    let (Some(answer), Ok(id)) = (service.try_get("/v1/cluster"), std::fs::read_to_string(service.data_dir().join("instance-id")))
+    let (Some(answer), Ok(id)) =
+        (service.try_get("/v1/cluster"), std::fs::read_to_string(service.data_dir().join("instance-id")))
     else {
         return 0;
     };
