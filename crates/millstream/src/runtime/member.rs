@@ -29,6 +29,16 @@ pub struct Member<B: Broker> {
     reported_at: Option<Timestamp>,
 }
 
+impl<B: Broker> std::fmt::Debug for Member<B>
+where
+    B::Membership: std::fmt::Debug,
+{
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let Self { membership, revoked, .. } = self;
+        f.debug_struct("Member").field("membership", membership).field("revoked", revoked).finish_non_exhaustive()
+    }
+}
+
 impl<B: Broker> Member<B> {
     pub(super) fn new(threads: usize, parts: Arc<Parts<B>>, handover: Arc<Handover<B>>) -> Self {
         Self { parts, handover, plan: None, membership: None, revoked: Vec::new(), threads, name: None, reported_at: None }

@@ -26,6 +26,8 @@ pub(crate) const EVENTS: &[(&str, u64, Event)] = &[
     ("replaced while it runs", 1, World::is_replaced),
     ("dead expires", 4, World::dead_expires),
     ("rebalance", 3, World::is_rebalanced),
+    ("rebalance times out", 3, World::rebalance_times_out),
+    ("taken out of the group", 3, World::is_taken_out),
     ("broker full", 1, World::broker_fills),
     ("broker has room", 2, World::broker_has_room),
     ("disk full", 1, World::disk_fills),
@@ -120,6 +122,18 @@ impl World {
 
     fn is_rebalanced(&mut self, _: usize) -> bool {
         self.around.broker.force_rebalance(APPLICATION);
+        true
+    }
+
+    /// Whoever has not joined again is dropped.
+    fn rebalance_times_out(&mut self, _: usize) -> bool {
+        self.around.broker.time_out_rebalance(APPLICATION)
+    }
+
+    /// Another member takes it for dead while it lives.
+    fn is_taken_out(&mut self, seat: usize) -> bool {
+        let Seat::Up(instance) = &self.seats[seat] else { return false };
+        instance.broker.expire_members();
         true
     }
 

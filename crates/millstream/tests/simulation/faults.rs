@@ -24,12 +24,15 @@ pub(crate) enum StoreCall {
 /// Each fault strikes one in so many of the calls, in seeds that have it at all.
 pub(crate) const BROKER_FAULTS: &[(Call, Fault, u32)] = {
     use Call::{
-        Abort, Begin, Commit, Committed, DeleteRecords, Fetch, Fetcher, GiveUp, Join, LogRange, Other, Poll, Producer, Read,
-        Send, SendOffsets,
+        Abort, Begin, Commit, Committed, DeleteRecords, Fetch, Fetcher, Join, JoinGroup, LogRange, Other, Poll, Producer, Read,
+        Send, SendOffsets, SyncGroup,
     };
     use CommitOutcome::{Applied, InFlight, NotApplied};
     use ErrorKind::{AbortTransaction, Fenced, OffsetOutOfRange, Retry, Stop};
-    use Fault::{BurnOffsets, CrashAfter, CrashBefore, Fail, FailPartition, LoseMembership, Nothing, OutcomeUnknown, Rebalance};
+    use Fault::{
+        BurnOffsets, CrashAfter, CrashBefore, Fail, FailPartition, Late, LoseAnswer, LoseMembership, LoseRequest, Nothing,
+        OutcomeUnknown, Rebalance, TimeOutRebalance,
+    };
     &[
         (Begin, CrashBefore, 300),
         (Begin, CrashAfter, 300),
@@ -51,6 +54,7 @@ pub(crate) const BROKER_FAULTS: &[(Call, Fault, u32)] = {
         (SendOffsets, Fail(AbortTransaction), 60),
         (SendOffsets, LoseMembership, 200),
         (SendOffsets, Rebalance, 200),
+        (SendOffsets, TimeOutRebalance, 50),
         (Commit, CrashBefore, 200),
         (Commit, CrashAfter, 100),
         (Commit, Fail(Retry), 40),
@@ -61,6 +65,7 @@ pub(crate) const BROKER_FAULTS: &[(Call, Fault, u32)] = {
         (Commit, FailPartition(Stop), 400),
         (Commit, LoseMembership, 200),
         (Commit, Rebalance, 200),
+        (Commit, TimeOutRebalance, 50),
         (Commit, OutcomeUnknown(Applied), 60),
         (Commit, OutcomeUnknown(NotApplied), 60),
         (Commit, OutcomeUnknown(InFlight), 60),
@@ -73,9 +78,25 @@ pub(crate) const BROKER_FAULTS: &[(Call, Fault, u32)] = {
         (Poll, Nothing, 10),
         (Poll, LoseMembership, 400),
         (Poll, Rebalance, 300),
-        (GiveUp, Fail(Retry), 20),
-        (GiveUp, CrashBefore, 50),
-        (GiveUp, CrashAfter, 50),
+        (Poll, Late(1), 20),
+        (Poll, Late(4), 60),
+        (Poll, Late(10), 100),
+        (Poll, TimeOutRebalance, 100),
+        (JoinGroup, Fail(Retry), 20),
+        (JoinGroup, CrashBefore, 150),
+        (JoinGroup, CrashAfter, 150),
+        (JoinGroup, LoseRequest, 10),
+        (JoinGroup, LoseAnswer, 10),
+        (JoinGroup, LoseMembership, 60),
+        (JoinGroup, TimeOutRebalance, 60),
+        (SyncGroup, Fail(Retry), 20),
+        (SyncGroup, CrashBefore, 150),
+        (SyncGroup, CrashAfter, 150),
+        (SyncGroup, LoseRequest, 10),
+        (SyncGroup, LoseAnswer, 10),
+        (SyncGroup, LoseMembership, 60),
+        (SyncGroup, Rebalance, 100),
+        (SyncGroup, TimeOutRebalance, 60),
         (Fetch, CrashBefore, 800),
         (Fetch, CrashAfter, 800),
         (Fetch, Fail(Retry), 60),
@@ -94,6 +115,7 @@ pub(crate) const BROKER_FAULTS: &[(Call, Fault, u32)] = {
         (Committed, Fail(Retry), 40),
         (Committed, CrashBefore, 400),
         (Committed, LoseMembership, 400),
+        (Committed, TimeOutRebalance, 100),
         (LogRange, Fail(Retry), 40),
         (LogRange, CrashBefore, 400),
         (DeleteRecords, Fail(Retry), 10),

@@ -66,6 +66,11 @@ impl Instance {
         2 + self.workers.threads.len() + self.workers.updaters.len()
     }
 
+    /// What it knows of the group.
+    pub(crate) fn member(&self) -> String {
+        format!("{:?}", self.workers.member)
+    }
+
     /// What has become of its tasks.
     pub(crate) fn tasks(&self) -> Vec<TaskStatus> {
         self.registry.tasks()

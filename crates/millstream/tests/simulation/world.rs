@@ -19,7 +19,7 @@ use crate::instance::{Instance, Step, Surroundings};
 use crate::model::Expected;
 use crate::queries;
 use crate::random::Random;
-use crate::scenario::{CLICKS, Scenario};
+use crate::scenario::{APPLICATION, CLICKS, Scenario};
 use crate::trace::Trace;
 
 /// After so many rounds without a change nothing more will come.
@@ -272,6 +272,8 @@ impl World {
 
     fn note_tasks(&self, seat: &Seat) {
         let Seat::Up(instance) = seat else { return };
+        let group = self.around.broker.describe_group(APPLICATION);
+        self.trace.note(format_args!("instance {} {} of {group:?}", instance.number, instance.member()));
         for task in instance.tasks() {
             self.trace.note(format_args!(
                 "instance {}: {} {:?} {} {:?}",

@@ -9,7 +9,7 @@
 //! A generation begins when all members have joined. Commits of the generation before are taken until then, those of the new one from then on, and no
 //! others: as on Kafka, who holds a partition is never checked.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 
 use super::super::group::{Answer, Gone, MemberAssignment, MemberMetadata};
@@ -104,6 +104,22 @@ impl Group {
         self.prepare();
         self.complete_if_all_have_joined();
         true
+    }
+
+    /// Drops the members that were to join again and have not. Whether there were any.
+    pub(super) fn drop_late(&mut self) -> bool {
+        let before = self.members.len();
+        if self.phase == Phase::Preparing {
+            self.members.retain(|_, member| member.joins);
+            self.leader = self.leader.take().filter(|leader| self.members.contains_key(leader));
+            self.complete_if_all_have_joined();
+        }
+        self.members.len() < before
+    }
+
+    /// The generation, and the members.
+    pub(super) fn describe(&self) -> (i32, BTreeSet<Arc<str>>) {
+        (self.generation, self.members.keys().cloned().collect())
     }
 
     /// Takes everything away from everybody and gives it out again.

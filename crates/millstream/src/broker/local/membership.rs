@@ -1,6 +1,6 @@
 //! A member's line to the coordinator of its group, which is in the same process.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
@@ -24,12 +24,11 @@ pub struct LocalCoordinator<S> {
 }
 
 impl<S: LogStorage> LocalCoordinator<S> {
-    pub(super) fn join(shared: &Arc<Shared<S>>, candidate: &Candidate) -> Result<LocalMembership<S>, BrokerError> {
+    pub(super) fn new(shared: &Arc<Shared<S>>, candidate: &Candidate) -> Result<Self, BrokerError> {
         if let Some(missing) = candidate.topics.iter().find(|topic| !lock(&shared.state).topics.contains_key(*topic)) {
             return Err(BrokerError::unknown_topic(missing));
         }
-        let line = Self { shared: shared.clone(), group: candidate.group.clone(), member: None, unknown: None, has_ended: false };
-        Ok(GroupMember::new(line, candidate.clone(), shared.clone()))
+        Ok(Self { shared: shared.clone(), group: candidate.group.clone(), member: None, unknown: None, has_ended: false })
     }
 
     /// The name under which the group knows the member, from the moment that it asks to join.
@@ -42,7 +41,7 @@ impl<S: LogStorage> Coordinator for LocalCoordinator<S> {
     fn join(&mut self, request: JoinRequest) -> Result<(), BrokerError> {
         match lock(&self.shared.state).group(&self.group).join(request.member, request.metadata) {
             Ok(member) => self.member = Some(member),
-            Err(gone) => self.unknown = Some(gone),
+            Err(gone) => (self.member, self.unknown) = (None, Some(gone)),
         }
         self.shared.changed.notify_all();
         Ok(())
@@ -121,6 +120,19 @@ impl<S: LogStorage> LocalBroker<S> {
     /// that it is lost, and nothing that it still commits is accepted. Whether there was such a member.
     pub fn expire_member(&self, group: &str, member: &str) -> bool {
         self.shared.remove_member(group, member)
+    }
+
+    /// Ends the wait for members that have not joined again, as the rebalance timeout does: they are dropped, and the others go on without them.
+    /// Whether there were any.
+    pub fn time_out_rebalance(&self, group: &str) -> bool {
+        let were_dropped = lock(&self.shared.state).group(group).drop_late();
+        self.shared.changed.notify_all();
+        were_dropped
+    }
+
+    /// The generation of a group, and its members.
+    pub fn describe_group(&self, group: &str) -> (i32, BTreeSet<Arc<str>>) {
+        lock(&self.shared.state).group(group).describe()
     }
 
     /// Takes every partition from its holder and gives it out again, in a new generation.

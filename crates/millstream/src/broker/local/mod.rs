@@ -44,7 +44,7 @@ pub use reader::LocalReader;
 pub use storage::{LogChange, LogId, LogStorage, LogWrite, VisitBatch, VisitEntry};
 pub use unit::Unit;
 
-use super::group::Candidate;
+use super::group::{Candidate, GroupMember};
 use super::{Broker, BrokerError, CommittedOffset, Delivered, ErrorKind, Isolation, LogRange, TopicDescription, TopicSettings};
 use crate::clock::Clock;
 use crate::record::{Offset, TopicPartition};
@@ -206,7 +206,8 @@ impl<S: LogStorage> Broker for LocalBroker<S> {
 
     /// A member gets a new name in any case: memberships do not outlive the process.
     fn join(&self, candidate: &Candidate) -> Result<Self::Membership, BrokerError> {
-        LocalCoordinator::join(&self.shared, candidate)
+        let line = LocalCoordinator::new(&self.shared, candidate)?;
+        Ok(GroupMember::new(line, candidate.clone(), self.shared.clone()))
     }
 
     fn fetcher(&self) -> Result<Self::Fetcher, BrokerError> {

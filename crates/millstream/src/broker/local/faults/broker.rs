@@ -4,9 +4,12 @@ use std::collections::BTreeSet;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 
-use super::super::lock;
-use super::{Call, Fault, Faults, FaultyFetcher, FaultyMembership, FaultyProducer, FaultyReader, MemoryBroker, asked_for};
-use crate::broker::group::Candidate;
+use super::super::{LocalCoordinator, lock};
+use super::{
+    Call, Fault, Faults, FaultyCoordinator, FaultyFetcher, FaultyMembership, FaultyProducer, FaultyReader, MemoryBroker,
+    asked_for,
+};
+use crate::broker::group::{Candidate, GroupMember};
 use crate::broker::{Broker, BrokerError, CommittedOffset, ErrorKind, Isolation, LogRange, TopicDescription, TopicSettings};
 use crate::record::{Offset, TopicPartition};
 
@@ -73,13 +76,20 @@ impl FaultyBroker {
             }
             Some(Fault::Fail(kind)) => return Err(asked_for(call, kind)),
             Some(Fault::LoseMembership) => self.expire_members(),
-            Some(Fault::Rebalance) => {
-                let groups: BTreeSet<_> = lock(&self.instance.members).iter().map(|(group, _)| group.clone()).collect();
-                groups.iter().for_each(|group| self.broker.force_rebalance(group));
+            Some(Fault::Rebalance) => self.groups().iter().for_each(|group| self.broker.force_rebalance(group)),
+            Some(Fault::TimeOutRebalance) => {
+                for group in self.groups() {
+                    self.broker.time_out_rebalance(&group);
+                }
             }
             _ => {}
         }
         Ok(fault)
+    }
+
+    /// The groups that it is in, or was.
+    fn groups(&self) -> BTreeSet<Arc<str>> {
+        lock(&self.instance.members).iter().map(|(group, _)| group.clone()).collect()
     }
 
     /// Does what is to happen after the call.
@@ -140,9 +150,10 @@ impl Broker for FaultyBroker {
 
     fn join(&self, candidate: &Candidate) -> Result<FaultyMembership, BrokerError> {
         let fault = self.before(Call::Join)?;
-        let membership = FaultyMembership::new(self.clone(), &candidate.group, self.broker.join(candidate)?);
+        let shared = &self.broker.shared;
+        let line = FaultyCoordinator::new(self.clone(), candidate.group.clone(), LocalCoordinator::new(shared, candidate)?);
         self.after(fault)?;
-        Ok(membership)
+        Ok(GroupMember::new(line, candidate.clone(), shared.clone()))
     }
 
     fn fetcher(&self) -> Result<FaultyFetcher, BrokerError> {

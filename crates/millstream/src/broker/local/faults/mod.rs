@@ -8,14 +8,14 @@
 //! instance may be started before or after that.
 
 mod broker;
+mod coordinator;
 mod fetcher;
-mod membership;
 mod plan;
 mod producer;
 
 pub use broker::FaultyBroker;
+pub use coordinator::{FaultyCoordinator, FaultyMembership};
 pub use fetcher::{FaultyFetcher, FaultyReader};
-pub use membership::FaultyMembership;
 pub use plan::{Call, CommitOutcome, Fault, Faults, FaultsAt, SeededFaults};
 pub use producer::FaultyProducer;
 

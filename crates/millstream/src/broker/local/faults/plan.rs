@@ -20,10 +20,12 @@ pub enum Call {
     Commit,
     /// [`crate::broker::TransactionalProducer::abort`].
     Abort,
-    /// [`crate::broker::Membership::poll`].
+    /// [`crate::broker::group::Coordinator::next`], of which a poll of a membership makes as many as there are answers that bring no event.
     Poll,
-    /// [`crate::broker::Membership::give_up`].
-    GiveUp,
+    /// [`crate::broker::group::Coordinator::join`], the first time and whenever it is sent again.
+    JoinGroup,
+    /// [`crate::broker::group::Coordinator::sync`], the first time and whenever it is sent again.
+    SyncGroup,
     /// [`crate::broker::Fetcher::poll`].
     Fetch,
     /// [`crate::broker::LogReader::read`].
@@ -64,8 +66,17 @@ pub enum Fault {
     BurnOffsets(u32),
     /// A poll, a fetch or a read brings nothing, whatever there is. On another call: no fault.
     Nothing,
-    /// The memberships of this instance expire before the call, unknown to it: the others have its partitions at once.
+    /// A request to the coordinator of a group is lost on its way, and sent again when the next answer is asked for. On another call: no fault.
+    LoseRequest,
+    /// The answer to a request to the coordinator of a group is lost: the request is sent again. On another call: no fault.
+    LoseAnswer,
+    /// Nothing is heard of the coordinator of a group for so many polls: what it had said by now comes after them. On another call: no fault.
+    Late(u32),
+    /// The memberships of this instance expire before the call, unknown to it: the others have its partitions at once. So it is when another member
+    /// takes it out of the group.
     LoseMembership,
+    /// The rebalance that the groups of this instance are in times out before the call: members that have not joined again are dropped.
+    TimeOutRebalance,
     /// The groups of this instance take every partition from its holder before the call, and give it out again.
     Rebalance,
 }
