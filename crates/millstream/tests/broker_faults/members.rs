@@ -29,7 +29,7 @@ fn a_zombie_is_fenced_by_its_membership() {
 #[test]
 fn a_forced_rebalance_takes_everything_and_gives_it_back() {
     let broker = broker();
-    let instance = FaultyBroker::new(broker.clone(), Arc::new(FaultsAt::new().and(2, Call::Poll, Fault::Rebalance)));
+    let instance = FaultyBroker::new(broker.clone(), Arc::new(FaultsAt::new().and(3, Call::Poll, Fault::Rebalance)));
     let mut membership = instance.join(&Candidate::new("group", "member", &["in".into()])).unwrap();
     assigned(&mut membership);
     let before = assigned(&mut membership);
@@ -53,7 +53,7 @@ fn a_fault_at_a_membership_or_a_fetcher_is_that_call_s_alone() {
         .and(1, Call::Join, Fault::Fail(ErrorKind::Retry))
         .and(1, Call::Fetcher, Fault::Fail(ErrorKind::Retry))
         .and(1, Call::Poll, Fault::Nothing)
-        .and(1, Call::GiveUp, Fault::Fail(ErrorKind::Retry))
+        .and(3, Call::JoinGroup, Fault::Fail(ErrorKind::Retry))
         .and(1, Call::Fetch, Fault::Nothing)
         .and(2, Call::Fetch, Fault::Fail(ErrorKind::Retry));
     let instance = FaultyBroker::new(broker.clone(), Arc::new(faults));
@@ -64,10 +64,8 @@ fn a_fault_at_a_membership_or_a_fetcher_is_that_call_s_alone() {
     broker.force_rebalance("group");
     assigned(&mut membership);
     assert_eq!(membership.poll(NOW).unwrap(), MemberEvent::Revoked { partitions: vec![input()] });
-    assert_eq!(membership.give_up(&[input()]).unwrap_err().kind(), ErrorKind::Retry);
-    assigned(&mut membership);
-    assert_eq!(membership.poll(NOW).unwrap(), MemberEvent::Nothing, "not given up");
     membership.give_up(&[input()]).unwrap();
+    assert_eq!(membership.poll(NOW).unwrap_err().kind(), ErrorKind::Retry);
     assigned(&mut membership);
 
     send(&broker, "x");
@@ -81,10 +79,9 @@ fn a_fault_at_a_membership_or_a_fetcher_is_that_call_s_alone() {
 
 #[test]
 fn a_crash_ends_fetchers_and_leaves_members_behind() {
-    for (call, fault) in [(Call::GiveUp, Fault::CrashBefore), (Call::GiveUp, Fault::CrashAfter), (Call::Fetch, Fault::CrashAfter)]
-    {
+    for (nth, call, fault) in [(3, Call::JoinGroup, Fault::CrashBefore), (1, Call::Fetch, Fault::CrashAfter)] {
         let broker = broker();
-        let instance = FaultyBroker::new(broker.clone(), Arc::new(FaultsAt::new().and(1, call, fault)));
+        let instance = FaultyBroker::new(broker.clone(), Arc::new(FaultsAt::new().and(nth, call, fault)));
         let mut membership = instance.join(&Candidate::new("group", "member", &["in".into()])).unwrap();
         assigned(&mut membership);
         let mut fetcher = instance.fetcher().unwrap();
@@ -96,11 +93,14 @@ fn a_crash_ends_fetchers_and_leaves_members_behind() {
         other.poll(NOW).unwrap();
         assert!(matches!(membership.poll(NOW).unwrap(), MemberEvent::Revoked { .. }));
         match call {
-            Call::GiveUp => assert!(membership.give_up(&[input()]).is_err()),
+            Call::JoinGroup => {
+                membership.give_up(&[input()]).unwrap();
+                assert!(membership.poll(NOW).is_err());
+            }
             _ => assert!(fetcher.poll(NOW).is_err()),
         }
         assert!(instance.is_crashed());
-        assert!(membership.poll(NOW).is_err() && membership.give_up(&[input()]).is_err(), "the dead do nothing");
+        assert!(membership.poll(NOW).is_err(), "the dead do nothing");
         assert!(fetcher.start(&input(), Offset(0)).is_err() && fetcher.poll(NOW).is_err(), "{call:?} {fault:?}");
         assert!(instance.fetcher().is_err() && instance.join(&Candidate::new("group", "member", &["in".into()])).is_err());
         drop((membership, fetcher));
@@ -145,4 +145,57 @@ fn one_partition_alone_fails_where_it_was_told_to() {
     assert!(matches!(fetcher.poll(NOW).unwrap(), Fetched::Nothing), "not until it is started again");
     fetcher.start(&output(), Offset(0)).unwrap();
     assert!(matches!(fetcher.poll(NOW).unwrap(), Fetched::Batch(_)));
+}
+
+/// Polls until there is a proof, and says how many polls brought nothing before.
+fn polls_until_assigned<M: Membership>(member: &mut M) -> usize {
+    (0..10).find(|_| matches!(member.poll(NOW).unwrap(), MemberEvent::Assigned { .. })).expect("assigned in the end")
+}
+
+#[test]
+fn what_is_lost_on_the_line_to_the_coordinator_is_sent_again_and_what_is_late_comes() {
+    let faults = [
+        (Call::JoinGroup, Fault::LoseRequest),
+        (Call::JoinGroup, Fault::LoseAnswer),
+        (Call::SyncGroup, Fault::LoseRequest),
+        (Call::SyncGroup, Fault::LoseAnswer),
+        (Call::Poll, Fault::Late(3)),
+    ];
+    for (call, fault) in faults {
+        let broker = broker();
+        let instance = FaultyBroker::new(broker.clone(), Arc::new(FaultsAt::new().and(1, call, fault)));
+        let mut membership = instance.join(&Candidate::new("group", "member", &["in".into()])).unwrap();
+        let polls = polls_until_assigned(&mut membership);
+        assert_eq!(polls, if fault == Fault::Late(3) { 4 } else { 0 }, "{call:?} {fault:?}");
+        assert_eq!(broker.describe_group("group").1.len(), 1, "{call:?} {fault:?}: it is one member all the while");
+    }
+}
+
+#[test]
+fn an_answer_that_is_late_may_be_out_of_date_when_it_comes() {
+    let broker = broker();
+    let instance = FaultyBroker::new(broker.clone(), Arc::new(FaultsAt::new().and(2, Call::Poll, Fault::Late(1))));
+    let mut membership = instance.join(&Candidate::new("group", "member", &["in".into()])).unwrap();
+    assert_eq!(membership.poll(NOW).unwrap(), MemberEvent::Nothing, "what it is assigned is on its way");
+    instance.expire_members();
+    assert_eq!(membership.poll(NOW).unwrap(), MemberEvent::Nothing);
+    let fence = assigned(&mut membership);
+    assert!(transact(&mut instance.producer("p").unwrap(), &fence, 1).is_err(), "it is no member any more");
+    assert_eq!(membership.poll(NOW).unwrap(), MemberEvent::Lost);
+    assigned(&mut membership);
+}
+
+#[test]
+fn a_member_that_does_not_join_again_in_time_is_dropped_and_the_others_go_on() {
+    let broker = broker();
+    let candidate = |name| Candidate::new("group", name, &["in".into()]);
+    let (mut slow, mut quick) = (broker.join(&candidate("slow")).unwrap(), broker.join(&candidate("quick")).unwrap());
+    let fence = assigned(&mut slow);
+    assert!(!broker.time_out_rebalance("group"), "there is none");
+    assert_eq!(quick.poll(NOW).unwrap(), MemberEvent::Nothing);
+    assert!(broker.time_out_rebalance("group"));
+    assert!(assigned(&mut quick).generation() > fence.generation());
+    let mut producer = broker.producer("p").unwrap();
+    assert_eq!(transact(&mut producer, &fence, 1).unwrap_err().kind(), ErrorKind::AbortTransaction);
+    assert_eq!(slow.poll(NOW).unwrap(), MemberEvent::Lost);
 }
