@@ -181,7 +181,7 @@ impl World {
             }
             Step::Wait => self.now = Timestamp(self.now.0 + 20_000),
             _ if self.processes.is_empty() => {}
-            Step::Poll(which, polls) => (0..polls).for_each(|_| drop(self.process(which).poll().then_some(()))),
+            Step::Poll(which, polls) => (0..polls).for_each(|_| _ = self.process(which).poll()),
             Step::Work(which) => {
                 let broker = self.broker.clone();
                 self.process(which).work(&broker);
@@ -261,7 +261,7 @@ impl World {
         for round in 0.. {
             assert!(round < MOST_ROUNDS, "the group does not come to rest");
             // Nobody is waited for any more that may come back.
-            let now = Timestamp(self.now.0 + if round < QUIET_ROUNDS.into() { 0 } else { 100_000 });
+            let now = Timestamp(self.now.0 + if round < QUIET_ROUNDS { 0 } else { 100_000 });
             let mut is_quiet = round > 2 * QUIET_ROUNDS;
             for number in 0..self.processes.len() {
                 self.processes[number].report(now, u32::MAX);
