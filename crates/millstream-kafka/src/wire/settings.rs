@@ -142,7 +142,7 @@ mod tests {
         let settings = read(&[]).unwrap();
         assert_eq!(settings.servers.len(), 2);
         assert!(settings.tls.is_none() && settings.sasl.is_none() && settings.keepalive);
-        assert_eq!((settings.session_timeout.as_secs(), settings.heartbeat_interval.as_secs()), (10, 1));
+        assert_eq!((settings.session_timeout.as_secs(), settings.heartbeat_interval.as_millis()), (10, 300));
         assert_eq!((settings.setup_timeout.as_secs(), settings.max_response_bytes), (30, 100_000_000));
         let given =
             [("socket.connection.setup.timeout.ms", "2000"), ("broker.address.family", "v4"), ("session.timeout.ms", "7000")];
