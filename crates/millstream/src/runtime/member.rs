@@ -6,6 +6,7 @@ use super::context::{Parts, Stepped, StreamsError};
 use super::handover::Handover;
 use super::plan::Plan;
 use super::task::Task;
+use super::trouble::Complaint;
 use crate::broker::{Broker, BrokerError, ErrorKind, Fence, MemberEvent, Membership, StoreCopy};
 use crate::record::{Timestamp, TopicPartition};
 use crate::task::TaskId;
@@ -23,6 +24,7 @@ pub struct Member<B: Broker> {
     /// Asked back, and not given up yet.
     revoked: Vec<TopicPartition>,
     threads: usize,
+    complaint: Complaint,
     /// What the group calls it.
     name: Option<Arc<str>>,
     /// When what lies on the disk was reported last.
@@ -41,7 +43,17 @@ where
 
 impl<B: Broker> Member<B> {
     pub(super) fn new(threads: usize, parts: Arc<Parts<B>>, handover: Arc<Handover<B>>) -> Self {
-        Self { parts, handover, plan: None, membership: None, revoked: Vec::new(), threads, name: None, reported_at: None }
+        Self {
+            parts,
+            handover,
+            plan: None,
+            membership: None,
+            revoked: Vec::new(),
+            threads,
+            complaint: Complaint::default(),
+            name: None,
+            reported_at: None,
+        }
     }
 
     /// Hears what the group has to say, and does it. Waits for that at most `max_wait`.
@@ -52,7 +64,10 @@ impl<B: Broker> Member<B> {
         match self.try_step(max_wait) {
             Ok(stepped) => Ok(stepped),
             Err(error) => {
-                tracing::warn!(%error, kind = ?error.kind(), "the instance could not be a member of its group");
+                let reason = error.to_string();
+                if let Some(held_back) = self.complaint.is_to_be_said(&reason, self.parts.now()) {
+                    tracing::warn!(reason, kind = ?error.kind(), held_back, "the instance could not be a member of its group");
+                }
                 match error.kind() {
                     ErrorKind::Stop | ErrorKind::OffsetOutOfRange => return Err(StreamsError::new(error)),
                     ErrorKind::Fenced => self.lose(),
