@@ -2,18 +2,22 @@
 
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
-use std::collections::{BTreeMap, BTreeSet};
-use std::sync::Arc;
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use millstream::broker::group::{Candidate, Directory, Placement, transactional_id};
+use millstream::broker::group::{
+    Answer, Candidate, Coordinator, Directory, Gone, GroupMember, JoinRequest, MemberAssignment, PartitionCounts, Placement,
+    transactional_id,
+};
 use millstream::broker::local::MemoryBroker;
 use millstream::broker::local::faults::{
     Call, CommitOutcome, Fault, Faults, FaultyBroker, FaultyMembership, FaultyProducer, SeededFaults,
 };
 use millstream::broker::{
-    Broker, CommittedOffset, ErrorKind, Fence, MemberEvent, Membership, StoreCopy, TopicSettings, TransactionalProducer,
+    Broker, BrokerError, CommittedOffset, ErrorKind, Fence, MemberEvent, Membership, StoreCopy, TopicSettings,
+    TransactionalProducer,
 };
 use millstream::clock::ManualClock;
 use millstream::record::{Offset, Partition, Timestamp, TopicPartition};
@@ -389,7 +393,7 @@ impl Process {
         }
     }
 
-    fn commit(&mut self, fence: &Fence, task: &TopicPartition, position: i64) -> Result<(), millstream::broker::BrokerError> {
+    fn commit(&mut self, fence: &Fence, task: &TopicPartition, position: i64) -> Result<(), BrokerError> {
         let producer = match &mut self.producer {
             Some(producer) => producer,
             none => none.insert(self.broker.producer(&transactional_id(GROUP, &self.instance.to_string(), 1))?),
@@ -421,4 +425,87 @@ proptest! {
         }
         world.come_to_rest();
     }
+}
+
+/// A coordinator that says what it was told to say, and keeps what it was asked.
+#[derive(Default)]
+struct Scripted {
+    answers: Arc<Mutex<VecDeque<Answer>>>,
+    joins: Arc<Mutex<Vec<JoinRequest>>>,
+}
+
+impl Coordinator for Scripted {
+    fn join(&mut self, request: JoinRequest) -> Result<(), BrokerError> {
+        self.joins.lock().unwrap().push(request);
+        Ok(())
+    }
+
+    fn sync(&mut self, _: BTreeMap<Arc<str>, MemberAssignment>) -> Result<(), BrokerError> {
+        Ok(())
+    }
+
+    fn next(&mut self, _: Duration) -> Result<Option<Answer>, BrokerError> {
+        Ok(self.answers.lock().unwrap().pop_front())
+    }
+
+    fn leave(&mut self, _: &str) -> Result<(), BrokerError> {
+        Ok(())
+    }
+
+    fn end_transactions(&mut self, _: Vec<String>) -> Result<(), BrokerError> {
+        Ok(())
+    }
+
+    fn remove(&mut self, _: &[Arc<str>], _: &str) -> Result<(), BrokerError> {
+        Ok(())
+    }
+}
+
+struct OnePartition;
+
+impl PartitionCounts for OnePartition {
+    fn partitions(&self, _: &str) -> Option<u32> {
+        Some(1)
+    }
+}
+
+fn joined(generation: i32, member: &str) -> Answer {
+    Answer::Joined { generation, member: member.into(), members: None }
+}
+
+fn synced(partitions: &[TopicPartition]) -> Answer {
+    Answer::Synced(MemberAssignment { partitions: partitions.to_vec(), user_data: Vec::new() })
+}
+
+/// What a member is told when it hears these answers, and what its requests to join list as held.
+fn told(answers: impl IntoIterator<Item = Answer>) -> (Vec<MemberEvent>, Vec<Vec<TopicPartition>>) {
+    let line = Scripted::default();
+    let joins = line.joins.clone();
+    line.answers.lock().unwrap().extend(answers);
+    let mut member = GroupMember::new(line, Candidate::new(GROUP, "member", &["in".into()]), Arc::new(OnePartition));
+    let events = std::iter::from_fn(|| Some(member.poll(Duration::ZERO).unwrap()).filter(|event| *event != MemberEvent::Nothing));
+    let events = events.collect();
+    let joins = joins.lock().unwrap().iter().map(|request| request.metadata.owned.clone()).collect();
+    (events, joins)
+}
+
+fn assigned(partitions: &[TopicPartition], generation: i32, member: &str) -> MemberEvent {
+    MemberEvent::Assigned { partitions: partitions.to_vec(), fence: Fence::new(GROUP, generation, member) }
+}
+
+#[test]
+fn a_proof_is_renewed_by_the_membership_that_listed_what_it_is_for_and_by_no_other() {
+    let task = [input(0)];
+    let start = || [joined(1, "one"), synced(&task), Answer::Rebalance];
+    let renewed = told(start().into_iter().chain([joined(2, "one"), synced(&task)]));
+    let events = vec![assigned(&task, 1, "one"), assigned(&[], 2, "one")];
+    assert_eq!(renewed, (events, vec![vec![], task.to_vec()]));
+    // It is another member all of a sudden.
+    let (events, _) = told(start().into_iter().chain([joined(2, "other"), synced(&task)]));
+    assert_eq!(events, [assigned(&task, 1, "one"), MemberEvent::Lost, assigned(&task, 2, "other")]);
+    // It was no member in between.
+    let gone = Answer::Gone(Gone::UnknownMember);
+    let (events, listed) = told(start().into_iter().chain([gone, joined(2, "other"), synced(&task)]));
+    assert_eq!(events, [assigned(&task, 1, "one"), MemberEvent::Lost, assigned(&task, 2, "other")]);
+    assert_eq!(listed, [vec![], task.to_vec(), vec![]], "nothing is held that was lost");
 }

@@ -15,7 +15,7 @@ use crate::scenario::{APPLICATION, CLICKS, CLOSED, Scenario};
 use crate::trace::Trace;
 
 /// What the engine must come to do in some of the seeds, or they prove nothing about it.
-pub(crate) const MILESTONES: [&str; 11] = [
+pub(crate) const MILESTONES: [&str; 12] = [
     JOINED_LATE,
     FELL_IDLE,
     CLOSED_IN_PIECES,
@@ -27,6 +27,7 @@ pub(crate) const MILESTONES: [&str; 11] = [
     NO_KEY,
     PROMOTED,
     RETRIED,
+    RESUMED,
 ];
 const JOINED_LATE: &str = "partition begins at what others have closed";
 const FELL_IDLE: &str = "partition is idle";
@@ -38,6 +39,7 @@ pub(crate) const FANNED_OUT: &str = "clicks come to none or many";
 const NO_KEY: &str = "click comes to something without a key";
 pub(crate) const RETRIED: &str = "quarantined task is tried again";
 pub(crate) const PROMOTED: &str = "standby is promoted";
+pub(crate) const RESUMED: &str = "instance goes on as the member that it was";
 const LOG_CUT: &str = "log is cut at its head";
 
 /// A (window start, ad), and what is kept of it.

@@ -5,12 +5,13 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
 use millstream::record::Partition;
+use millstream::runtime::Observer;
 use millstream::store::memory::MemoryStore;
 use millstream::store::{
     Space, StateStore, StoreBatch, StoreChange, StoreError, StoreErrorKind, StoreProvider, StoreSnapshot, VisitEntry,
 };
 
-use crate::audit::RANKED;
+use crate::audit::{RANKED, RESUMED};
 use crate::faults::{CallFaults, StoreCall};
 use crate::random::Random;
 
@@ -23,6 +24,16 @@ pub(crate) struct Disk {
     files: Arc<Mutex<BTreeMap<(String, Partition), SharedFiles>>>,
     is_full: Arc<AtomicBool>,
     faults: Arc<CallFaults>,
+    identity: Arc<Mutex<Identity>>,
+}
+
+/// What a process leaves of itself for the next one.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Identity {
+    /// How many processes there were.
+    pub(crate) incarnation: u64,
+    /// What the group called the last one.
+    pub(crate) member: Option<String>,
 }
 
 type SharedFiles = Arc<Mutex<Files>>;
@@ -39,7 +50,14 @@ struct Files {
 
 impl Disk {
     pub(crate) fn new(faults: Arc<CallFaults>) -> Self {
-        Self { files: Arc::default(), is_full: Arc::default(), faults }
+        Self { files: Arc::default(), is_full: Arc::default(), faults, identity: Arc::default() }
+    }
+
+    /// Another process starts with what the last one has left.
+    pub(crate) fn next_life(&self) -> Identity {
+        let mut identity = lock(&self.identity);
+        identity.incarnation += 1;
+        identity.clone()
     }
 
     /// From now on there is no room, or there is again.
@@ -62,6 +80,14 @@ impl Disk {
     /// All stores are gone.
     pub(crate) fn erase(&self) {
         lock(&self.files).clear();
+    }
+}
+
+impl Observer for Disk {
+    fn joined(&self, member: &str) {
+        if lock(&self.identity).member.replace(member.to_owned()).as_deref() == Some(member) {
+            self.faults.trace().event(RESUMED, member);
+        }
     }
 }
 

@@ -8,10 +8,10 @@ use millstream::broker::local::MemoryBroker;
 use millstream::broker::local::faults::FaultyBroker;
 use millstream::clock::ManualClock;
 use millstream::query::Counts;
-use millstream::runtime::{Instance as Engine, Parts, Registry, Stepped, TaskStatus, Workers};
+use millstream::runtime::{Instance as Engine, Parts, Registry, Stepped, StreamsConfig, TaskStatus, Workers};
 use millstream::task::{RecordCounters, Role, TaskId, TaskState};
 
-use crate::disk::Disk;
+use crate::disk::{Disk, Identity};
 use crate::faults::CallFaults;
 use crate::scenario::{STORE, Scenario};
 
@@ -48,14 +48,15 @@ impl Instance {
     pub(crate) fn start(number: usize, disk: Disk, around: &Surroundings) -> Self {
         let broker = FaultyBroker::new(around.broker.clone(), around.faults.clone());
         let registry = Registry::new();
+        let Identity { incarnation, member } = disk.next_life();
         let parts = Parts {
             broker: Arc::new(broker.clone()),
             topology: around.scenario.topology(),
-            config: around.scenario.config(number),
+            config: StreamsConfig { incarnation, member, ..around.scenario.config(number) },
             provider: Arc::new(disk.clone()),
             clock: around.clock.clone(),
             registry: registry.clone(),
-            observer: Arc::new(()),
+            observer: Arc::new(disk.clone()),
         };
         let workers = Box::new(Engine::new(around.scenario.threads, parts).into_workers());
         Self { number, broker, disk, stalled_until: 0, workers, registry, standbys: BTreeSet::new(), promoted: Vec::new() }

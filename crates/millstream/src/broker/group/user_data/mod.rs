@@ -4,6 +4,9 @@
 //! What a later program adds stands behind what there was, and is left unread by earlier ones. Where that is not possible it is another version: one that a
 //! program does not know is not read, and a member that cannot be understood is given nothing.
 
+#[cfg(test)]
+mod tests;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
