@@ -171,7 +171,9 @@ impl World {
                 }
             }
             Step::Rebalance => self.broker.force_rebalance(GROUP),
-            Step::TimeOut => drop(self.broker.time_out_rebalance(GROUP).then_some(())),
+            Step::TimeOut => {
+                self.broker.time_out_rebalance(GROUP);
+            }
             Step::Grow => {
                 if self.partitions < MOST_PARTITIONS {
                     self.partitions += 1;
@@ -185,7 +187,11 @@ impl World {
             }
             Step::Wait => self.now = Timestamp(self.now.0 + 20_000),
             _ if self.processes.is_empty() => {}
-            Step::Poll(which, polls) => (0..polls).for_each(|_| _ = self.process(which).poll()),
+            Step::Poll(which, polls) => {
+                for _ in 0..polls {
+                    self.process(which).poll();
+                }
+            }
             Step::Work(which) => {
                 let broker = self.broker.clone();
                 self.process(which).work(&broker);
