@@ -284,9 +284,11 @@ impl World {
                 break;
             }
         }
+        let members: Vec<_> = self.processes.iter().map(|process| &process.member).collect();
+        let state = format!("{:?} {members:?}", self.broker.describe_group(GROUP));
         let all: BTreeSet<_> = (0..self.partitions).map(input).collect();
         let held: Vec<_> = self.processes.iter().flat_map(|process| process.hands.keys().cloned()).collect();
-        assert_eq!((held.len(), held.into_iter().collect()), (all.len(), all.clone()), "everything is held once");
+        assert_eq!((held.len(), held.into_iter().collect()), (all.len(), all.clone()), "everything is held once: {state}");
         let standbys: Vec<_> = self.processes.iter().flat_map(|process| process.standbys.iter().cloned()).collect();
         let expected = if self.processes.len() > 1 { all } else { BTreeSet::new() };
         assert_eq!((standbys.len(), standbys.into_iter().collect()), (expected.len(), expected), "everything has one standby");
@@ -416,7 +418,7 @@ impl Process {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 1_000, max_shrink_iters: 20_000, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: 3_000, max_shrink_iters: 20_000, failure_persistence: None, ..ProptestConfig::default() })]
 
     #[test]
     fn a_task_is_in_one_hand_and_goes_on_from_where_it_was(

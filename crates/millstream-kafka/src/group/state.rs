@@ -88,7 +88,8 @@ impl State {
         if self.answers.iter().any(|answer| matches!(answer, Ok(Answer::Gone(_)))) {
             return false;
         }
-        self.answers.retain(Result::is_err);
+        // Whoever takes tasks over waits for the end of transactions, in whatever generation that comes.
+        self.answers.retain(|answer| matches!(answer, Err(_) | Ok(Answer::TransactionsEnded)));
         // The id of a new member is waited for: a coordinator that has given one away waits for it to join.
         let waits_for_id = matches!(&self.job, Some(Job { wish: Wish::Join { member: None, .. }, .. })) && self.given.is_none();
         let is_superseded = self.job.is_some() && !waits_for_id;
@@ -392,6 +393,16 @@ mod tests {
         state.refused(first, BrokerError::new(millstream::broker::ErrorKind::Stop, "no"));
         assert!(state.next_answer(now).is_none());
         assert!(matches!(&state.job, Some(Job { wish: Wish::Join { metadata, .. }, .. }) if metadata == "b"));
+    }
+
+    #[test]
+    fn the_end_of_transactions_is_told_though_the_member_joins_again_meanwhile() {
+        let mut state = State::default();
+        member(&mut state, 1);
+        state.tell(Answer::Rebalance);
+        state.tell(Answer::TransactionsEnded);
+        state.ask_join(Some("me".into()), Bytes::new());
+        assert_eq!((told(&mut state), told(&mut state)), (Some(Answer::TransactionsEnded), None));
     }
 
     #[test]

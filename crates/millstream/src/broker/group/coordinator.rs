@@ -14,7 +14,8 @@ use crate::record::{Topic, TopicPartition};
 /// the caller does meanwhile.
 pub trait Coordinator: Send {
     /// Asks to join, or to join again. Answered by [`Answer::Joined`] once the group has gathered its members, or by [`Answer::Gone`].
-    /// Takes the place of a request that was not answered yet.
+    /// Takes the place of a request that was not answered yet, and of answers that were not heard yet, but for [`Answer::TransactionsEnded`], which is
+    /// waited for whatever the group does, and for [`Answer::Gone`], with which this asks for nothing.
     fn join(&mut self, request: JoinRequest) -> Result<(), BrokerError>;
 
     /// Says what each member is assigned in the generation that was joined last, if this one leads it; else with nothing. Answered by

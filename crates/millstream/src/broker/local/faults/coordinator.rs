@@ -100,7 +100,7 @@ impl Coordinator for FaultyCoordinator {
         if self.late.iter().any(|answer| matches!(answer, Answer::Gone(_))) {
             return Ok(());
         }
-        self.late.clear();
+        self.late.retain(|answer| *answer == Answer::TransactionsEnded);
         self.send(Request::Join(request))
     }
 
