@@ -18,8 +18,14 @@ fn some_tasks() -> impl Strategy<Value = BTreeSet<TopicPartition>> {
 
 fn directory() -> impl Strategy<Value = Directory> {
     use prop::collection::btree_map;
-    let info = (name(), prop::option::of(name()), prop::option::of(name()), any::<u32>());
-    let info = info.prop_map(|(member, endpoint, rack, threads)| InstanceInfo { member, endpoint, rack, threads });
+    let info = (name(), any::<u64>(), prop::option::of(name()), prop::option::of(name()), any::<u32>());
+    let info = info.prop_map(|(member, incarnation, endpoint, rack, threads)| InstanceInfo {
+        member,
+        incarnation,
+        endpoint,
+        rack,
+        threads,
+    });
     let roles = (some_tasks(), some_tasks(), some_tasks());
     let roles = roles.prop_map(|(active, standby, warmup)| Roles { active, standby, warmup });
     let absence = (any::<i64>(), some_tasks()).prop_map(|(until_ms, copies)| Absence { until_ms, copies });
@@ -34,11 +40,12 @@ fn member_info() -> impl Strategy<Value = MemberInfo> {
     let copy = (any::<Option<i64>>(), any::<bool>());
     let copy = copy.prop_map(|(position, is_caught_up)| StoreCopy { position: position.map(Offset), is_caught_up });
     let names = (name(), prop::option::of(name()), prop::option::of(name()));
-    let numbers = (any::<u64>(), any::<u32>(), any::<u32>());
+    let numbers = (any::<u64>(), any::<u32>(), any::<bool>(), any::<u32>());
     (names, numbers, prop::collection::btree_map(task(), copy, 0..8), directory()).prop_map(
         |(names, numbers, copies, directory)| {
-            let ((instance, endpoint, rack), (incarnation, wanted, threads)) = (names, numbers);
-            MemberInfo { instance, incarnation, wanted, threads, endpoint, rack, copies, directory: Arc::new(directory) }
+            let ((instance, endpoint, rack), (incarnation, wanted, is_leaving, threads)) = (names, numbers);
+            let directory = Arc::new(directory);
+            MemberInfo { instance, incarnation, wanted, is_leaving, threads, endpoint, rack, copies, directory }
         },
     )
 }
@@ -123,6 +130,7 @@ fn large() -> (Directory, Vec<MemberInfo>) {
     for member in 0..MEMBERS {
         let info = InstanceInfo {
             member: format!("clickmill-{member}-0b9b1c5e-5a0e-4f43-9a4b-{:012x}", member * 0x0123_4567_89ab).into(),
+            incarnation: (member as u64).wrapping_mul(0x9e37_79b9_7f4a_7c15),
             endpoint: Some(format!("http://clickmill-{member}.clickmill.svc.cluster.local:8080").into()),
             rack: Some(format!("eu-central-1{}", member % 3).into()),
             threads: 8,
@@ -146,6 +154,7 @@ fn large() -> (Directory, Vec<MemberInfo>) {
             instance: instance(member),
             incarnation: u64::MAX,
             wanted: 1_000,
+            is_leaving: false,
             threads,
             endpoint,
             rack,
