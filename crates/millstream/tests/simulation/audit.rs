@@ -15,7 +15,7 @@ use crate::scenario::{APPLICATION, CLICKS, CLOSED, Scenario};
 use crate::trace::Trace;
 
 /// What the engine must come to do in some of the seeds, or they prove nothing about it.
-pub(crate) const MILESTONES: [&str; 12] = [
+pub(crate) const MILESTONES: [&str; 13] = [
     JOINED_LATE,
     FELL_IDLE,
     CLOSED_IN_PIECES,
@@ -28,6 +28,7 @@ pub(crate) const MILESTONES: [&str; 12] = [
     PROMOTED,
     RETRIED,
     RESUMED,
+    INTERRUPTED,
 ];
 const JOINED_LATE: &str = "partition begins at what others have closed";
 const FELL_IDLE: &str = "partition is idle";
@@ -40,6 +41,7 @@ const NO_KEY: &str = "click comes to something without a key";
 pub(crate) const RETRIED: &str = "quarantined task is tried again";
 pub(crate) const PROMOTED: &str = "standby is promoted";
 pub(crate) const RESUMED: &str = "instance goes on as the member that it was";
+pub(crate) const INTERRUPTED: &str = "member goes on in the middle of a call";
 const LOG_CUT: &str = "log is cut at its head";
 
 /// A (window start, ad), and what is kept of it.

@@ -6,7 +6,7 @@ use millstream::broker::ErrorKind;
 use millstream::broker::local::faults::{Call, CommitOutcome, Fault, Faults};
 use millstream::store::{StoreError, StoreErrorKind};
 
-use crate::audit::Audit;
+use crate::audit::{Audit, INTERRUPTED};
 use crate::random::Random;
 use crate::trace::Trace;
 
@@ -155,6 +155,8 @@ struct Inner {
     random: Random,
     broker: Vec<(Call, Fault, u32)>,
     store: Vec<(StoreCall, StoreErrorKind, u32)>,
+    /// One in so many calls has the member going on in the middle of it.
+    interrupted: Option<u32>,
 }
 
 impl CallFaults {
@@ -164,7 +166,8 @@ impl CallFaults {
         let mut chosen = || random.below(5) < u64::from(of_five);
         let broker = BROKER_FAULTS.iter().filter(|_| chosen()).copied().collect();
         let store = STORE_FAULTS.iter().filter(|_| chosen()).copied().collect();
-        Arc::new(Self { inner: Mutex::new(Inner { random, broker, store }), audit, trace })
+        let interrupted = chosen().then_some(15);
+        Arc::new(Self { inner: Mutex::new(Inner { random, broker, store, interrupted }), audit, trace })
     }
 
     /// Where what happens is told.
@@ -177,6 +180,20 @@ impl CallFaults {
         let mut inner = self.inner.lock().unwrap_or_else(PoisonError::into_inner);
         inner.broker.clear();
         inner.store.clear();
+        inner.interrupted = None;
+    }
+
+    /// Whether the member of an instance goes on in the middle of a call of another of its parts.
+    pub(crate) fn is_interrupted(&self, call: Call) -> bool {
+        use Call::{Begin, Commit, Committed, Fetch, LogRange, Read, SendOffsets};
+        let mut inner = self.inner.lock().unwrap_or_else(PoisonError::into_inner);
+        let Inner { random, interrupted, .. } = &mut *inner;
+        let may_be = matches!(call, Begin | SendOffsets | Commit | Committed | Fetch | LogRange | Read);
+        let is = may_be && interrupted.is_some_and(|one_in| random.one_in(one_in));
+        if is {
+            self.trace.event(INTERRUPTED, format_args!("{call:?}"));
+        }
+        is
     }
 
     /// Fails where the call is to fail.

@@ -1,14 +1,16 @@
 //! One instance of the program: its parts, its stores, its connection to the broker.
 
 use std::collections::BTreeSet;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use millstream::broker::local::MemoryBroker;
-use millstream::broker::local::faults::FaultyBroker;
+use millstream::broker::local::faults::{Call, Fault, Faults, FaultyBroker};
 use millstream::clock::ManualClock;
 use millstream::query::Counts;
-use millstream::runtime::{Instance as Engine, Parts, Registry, Stepped, StreamsConfig, TaskStatus, Workers};
+use millstream::runtime::{
+    Instance as Engine, Member, Parts, Registry, StateUpdater, Stepped, StreamThread, StreamsConfig, TaskStatus, Upkeep, Workers,
+};
 use millstream::task::{RecordCounters, Role, TaskId, TaskState};
 
 use crate::disk::{Disk, Identity};
@@ -30,10 +32,37 @@ pub(crate) struct Instance {
     pub(crate) disk: Disk,
     /// It gets no processor time until that tick.
     pub(crate) stalled_until: u64,
-    workers: Box<Workers<FaultyBroker>>,
+    member: SharedMember,
+    threads: Vec<StreamThread<FaultyBroker>>,
+    updaters: Vec<StateUpdater<FaultyBroker>>,
+    upkeep: Upkeep<FaultyBroker>,
     registry: Registry,
     standbys: BTreeSet<TaskId>,
     promoted: Vec<TaskId>,
+}
+
+/// Its part that is a member of the group; none before it has started, and after its end.
+type SharedMember = Arc<Mutex<Option<Member<FaultyBroker>>>>;
+
+/// What may go wrong with the calls of an instance, and in the middle of which its member goes on: each part has a thread of its own.
+struct Meanwhile {
+    faults: Arc<CallFaults>,
+    member: SharedMember,
+}
+
+impl Faults for Meanwhile {
+    fn next(&self, call: Call) -> Option<Fault> {
+        if self.faults.is_interrupted(call)
+            && let Ok(mut member) = self.member.try_lock()
+            && let Some(member) = member.as_mut()
+        {
+            // Where its process crashes there, the call in the middle of which that was tells.
+            if let Err(error) = member.step(Duration::ZERO) {
+                assert!(error.to_string().contains("has crashed"), "the member stopped: {error}");
+            }
+        }
+        self.faults.next(call)
+    }
 }
 
 /// How a step ended.
@@ -46,30 +75,34 @@ pub(crate) enum Step {
 
 impl Instance {
     pub(crate) fn start(number: usize, disk: Disk, around: &Surroundings) -> Self {
-        let broker = FaultyBroker::new(around.broker.clone(), around.faults.clone());
+        let member = SharedMember::default();
+        let meanwhile = Meanwhile { faults: around.faults.clone(), member: member.clone() };
+        let broker = FaultyBroker::new(around.broker.clone(), Arc::new(meanwhile));
         let registry = Registry::new();
-        let Identity { incarnation, member } = disk.next_life();
+        let Identity { incarnation, member: name } = disk.next_life();
         let parts = Parts {
             broker: Arc::new(broker.clone()),
             topology: around.scenario.topology(),
-            config: StreamsConfig { incarnation, member, ..around.scenario.config(number) },
+            config: StreamsConfig { incarnation, member: name, ..around.scenario.config(number) },
             provider: Arc::new(disk.clone()),
             clock: around.clock.clone(),
             registry: registry.clone(),
             observer: Arc::new(disk.clone()),
         };
-        let workers = Box::new(Engine::new(around.scenario.threads, parts).into_workers());
-        Self { number, broker, disk, stalled_until: 0, workers, registry, standbys: BTreeSet::new(), promoted: Vec::new() }
+        let Workers { member: part, threads, updaters, upkeep } = Engine::new(around.scenario.threads, parts).into_workers();
+        *lock(&member) = Some(part);
+        let (standbys, promoted) = Default::default();
+        Self { number, broker, disk, stalled_until: 0, member, threads, updaters, upkeep, registry, standbys, promoted }
     }
 
     /// How many parts there are to be stepped.
     pub(crate) fn parts(&self) -> usize {
-        2 + self.workers.threads.len() + self.workers.updaters.len()
+        2 + self.threads.len() + self.updaters.len()
     }
 
     /// What it knows of the group.
     pub(crate) fn member(&self) -> String {
-        format!("{:?}", self.workers.member)
+        format!("{:?}", lock(&self.member))
     }
 
     /// What has become of its tasks.
@@ -79,10 +112,10 @@ impl Instance {
 
     /// Steps one part. One may stop only because its process has crashed, and a task is quarantined only for a fault that was asked for.
     pub(crate) fn step(&mut self, part: usize) -> Step {
-        let Workers { member, threads, updaters, upkeep } = &mut *self.workers;
+        let Self { member, threads, updaters, upkeep, .. } = self;
         let thread = part.checked_sub(2).filter(|number| *number < threads.len());
         let stepped = match (part, thread) {
-            (0, _) => member.step(Duration::ZERO),
+            (0, _) => lock(member).as_mut().expect("it has not ended").step(Duration::ZERO),
             (1, _) => Ok(upkeep.step(Duration::ZERO)),
             (_, Some(thread)) => threads[thread].step(Duration::ZERO),
             (_, None) => updaters[part - 2 - threads.len()].step(Duration::ZERO),
@@ -120,14 +153,14 @@ impl Instance {
 
     /// Ends in order. What is left is its disk, and its broker where it crashed on the way.
     pub(crate) fn close(self) -> (Disk, Option<FaultyBroker>) {
-        let Workers { member, threads, updaters, upkeep } = *self.workers;
-        for thread in threads {
+        for thread in self.threads {
             if let Err(error) = thread.close() {
                 assert!(self.broker.is_crashed(), "closing instance {} failed: {error}", self.number);
             }
         }
-        drop((updaters, upkeep));
-        member.close();
+        drop((self.updaters, self.upkeep));
+        let member = lock(&self.member).take();
+        member.expect("it has not ended").close();
         let crashed = self.broker.is_crashed();
         (self.disk, crashed.then_some(self.broker))
     }
@@ -135,6 +168,7 @@ impl Instance {
     /// Ends at once.
     pub(crate) fn kill(self) -> (Disk, FaultyBroker) {
         self.broker.crash();
+        drop(lock(&self.member).take());
         (self.disk, self.broker)
     }
 
@@ -150,4 +184,8 @@ impl Instance {
         let (broker, registry) = (Arc::new(broker.clone()), self.registry.clone());
         Counts::new(STORE, Duration::from_secs(1_000_000), &topology, &config, broker, registry, clock.clone()).ok()
     }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
