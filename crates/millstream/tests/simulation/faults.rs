@@ -183,17 +183,17 @@ impl CallFaults {
         inner.interrupted = None;
     }
 
-    /// Whether the member of an instance goes on in the middle of a call of another of its parts.
-    pub(crate) fn is_interrupted(&self, call: Call) -> bool {
+    /// How many steps the member of an instance takes in the middle of a call of another of its parts.
+    pub(crate) fn steps_meanwhile(&self, call: Call) -> u64 {
         use Call::{Begin, Commit, Committed, Fetch, LogRange, Read, SendOffsets};
         let mut inner = self.inner.lock().unwrap_or_else(PoisonError::into_inner);
         let Inner { random, interrupted, .. } = &mut *inner;
         let may_be = matches!(call, Begin | SendOffsets | Commit | Committed | Fetch | LogRange | Read);
-        let is = may_be && interrupted.is_some_and(|one_in| random.one_in(one_in));
-        if is {
-            self.trace.event(INTERRUPTED, format_args!("{call:?}"));
+        if !may_be || !interrupted.is_some_and(|one_in| random.one_in(one_in)) {
+            return 0;
         }
-        is
+        self.trace.event(INTERRUPTED, format_args!("{call:?}"));
+        random.between(1, 5)
     }
 
     /// Fails where the call is to fail.

@@ -52,15 +52,17 @@ struct Meanwhile {
 
 impl Faults for Meanwhile {
     fn next(&self, call: Call) -> Option<Fault> {
-        if self.faults.is_interrupted(call)
-            && let Ok(mut member) = self.member.try_lock()
-            && let Some(member) = member.as_mut()
-        {
-            // Where its process crashes there, the call in the middle of which that was tells.
-            if let Err(error) = member.step(Duration::ZERO) {
-                assert!(error.to_string().contains("has crashed"), "the member stopped: {error}");
+        let Ok(mut member) = self.member.try_lock() else { return self.faults.next(call) };
+        if let Some(member) = member.as_mut() {
+            for _ in 0..self.faults.steps_meanwhile(call) {
+                // Where its process crashes there, the call in the middle of which that was tells.
+                if let Err(error) = member.step(Duration::ZERO) {
+                    assert!(error.to_string().contains("has crashed"), "the member stopped: {error}");
+                    break;
+                }
             }
         }
+        drop(member);
         self.faults.next(call)
     }
 }
