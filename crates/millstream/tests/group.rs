@@ -517,3 +517,28 @@ fn a_proof_is_renewed_by_the_membership_that_listed_what_it_is_for_and_by_no_oth
     assert_eq!(events, [assigned(&task, 1, "one"), MemberEvent::Lost, assigned(&task, 2, "other")]);
     assert_eq!(listed, [vec![], task.to_vec(), vec![]], "nothing is held that was lost");
 }
+
+/// Both lives have said the same of themselves, but for which life it is.
+#[test]
+fn a_process_that_goes_on_as_a_member_fences_the_one_before() {
+    let broker = MemoryBroker::in_memory(Arc::new(ManualClock::new(Timestamp(0))));
+    broker.create_topic("in", &TopicSettings::kept_for_ever(2)).unwrap();
+    let candidate = |instance: &str| Candidate::new(GROUP, instance, &["in".into()]);
+    let mut members = ["gone", "leader", "other"].map(|instance| broker.join(&candidate(instance)).unwrap());
+    members.iter_mut().for_each(|member| drop(member.poll(Duration::ZERO).unwrap()));
+    broker.time_out_rebalance(GROUP);
+    members[1].poll(Duration::ZERO).unwrap();
+    let MemberEvent::Assigned { partitions, fence } = members[2].poll(Duration::ZERO).unwrap() else { panic!("assigned") };
+    assert_eq!(partitions.len(), 1);
+
+    let name = Some(fence.member().clone());
+    let mut next = broker.join(&Candidate { member: name, incarnation: 1, ..candidate("other") }).unwrap();
+    let mut has_it = false;
+    while !has_it {
+        members[1].poll(Duration::ZERO).unwrap();
+        has_it = matches!(next.poll(Duration::ZERO).unwrap(), MemberEvent::Assigned { partitions, .. } if !partitions.is_empty());
+    }
+    let mut producer = broker.producer("before").unwrap();
+    producer.begin().unwrap();
+    assert_eq!(producer.send_offsets(&fence, &[]).unwrap_err().kind(), ErrorKind::AbortTransaction);
+}

@@ -21,6 +21,7 @@ type Event = fn(&mut World, usize) -> bool;
 pub(crate) const EVENTS: &[(&str, u64, Event)] = &[
     ("killed", 3, World::is_killed),
     ("closed", 3, World::is_closed),
+    ("closed after its threads were stuck", 2, World::is_closed_late),
     ("stalls", 3, World::stalls),
     ("zombie", 3, World::becomes_zombie),
     ("replaced while it runs", 1, World::is_replaced),
@@ -71,7 +72,19 @@ impl World {
         is_up
     }
 
-    fn is_closed(&mut self, seat: usize) -> bool {
+    /// Its threads end with a commit of what they had before they were stuck. Their tasks may have been lost meanwhile.
+    fn is_closed_late(&mut self, seat: usize) -> bool {
+        let closes_at = self.tick + self.random.between(2, 50);
+        let is_taken_out = self.random.one_in(2);
+        let Seat::Up(instance) = &mut self.seats[seat] else { return false };
+        instance.closes_at = Some(closes_at);
+        if is_taken_out {
+            instance.broker.expire_members();
+        }
+        true
+    }
+
+    pub(super) fn is_closed(&mut self, seat: usize) -> bool {
         let until = self.tick + self.random.below(40);
         let Seat::Up(instance) = &self.seats[seat] else { return false };
         let down = Seat::Down { disk: instance.disk.clone(), until };

@@ -32,6 +32,8 @@ pub(crate) struct Instance {
     pub(crate) disk: Disk,
     /// It gets no processor time until that tick.
     pub(crate) stalled_until: u64,
+    /// Its threads are stuck in what they do until it is closed in that tick, while its other parts go on.
+    pub(crate) closes_at: Option<u64>,
     member: SharedMember,
     threads: Vec<StreamThread<FaultyBroker>>,
     updaters: Vec<StateUpdater<FaultyBroker>>,
@@ -94,12 +96,30 @@ impl Instance {
         let Workers { member: part, threads, updaters, upkeep } = Engine::new(around.scenario.threads, parts).into_workers();
         *lock(&member) = Some(part);
         let (standbys, promoted) = Default::default();
-        Self { number, broker, disk, stalled_until: 0, member, threads, updaters, upkeep, registry, standbys, promoted }
+        Self {
+            number,
+            broker,
+            disk,
+            stalled_until: 0,
+            closes_at: None,
+            member,
+            threads,
+            updaters,
+            upkeep,
+            registry,
+            standbys,
+            promoted,
+        }
     }
 
     /// How many parts there are to be stepped.
     pub(crate) fn parts(&self) -> usize {
         2 + self.threads.len() + self.updaters.len()
+    }
+
+    /// Whether that part is a thread that is stuck.
+    pub(crate) fn is_stuck(&self, part: usize) -> bool {
+        self.closes_at.is_some() && (2..2 + self.threads.len()).contains(&part)
     }
 
     /// What it knows of the group.

@@ -104,6 +104,7 @@ impl World {
         let now = self.around.clock.now();
         self.clicks.send(&self.around.broker, self.tick, now, self.partitions);
         self.start_what_is_due();
+        self.close_what_is_due();
         if self.around.scenario.event_one_in.is_some_and(|one_in| self.random.one_in(one_in)) {
             self.cause_event();
         }
@@ -141,13 +142,24 @@ impl World {
         }
     }
 
+    fn close_what_is_due(&mut self) {
+        for seat in 0..self.seats.len() {
+            let closes_at = if let Seat::Up(instance) = &self.seats[seat] { instance.closes_at } else { None };
+            if closes_at.is_some_and(|tick| tick <= self.tick) {
+                self.is_closed(seat);
+            }
+        }
+    }
+
     fn step_any_part(&mut self, seat: usize) {
         let Seat::Up(instance) = &mut self.seats[seat] else { return };
         if instance.stalled_until > self.tick {
             return;
         }
         let part = self.random.index(instance.parts());
-        self.step(seat, part);
+        if !instance.is_stuck(part) {
+            self.step(seat, part);
+        }
     }
 
     fn step(&mut self, seat: usize, part: usize) -> Stepped {
@@ -227,6 +239,7 @@ impl World {
             match seat {
                 Seat::Up(instance) => {
                     instance.stalled_until = 0;
+                    instance.closes_at = None;
                     instance.disk.set_full(false);
                 }
                 Seat::Down { disk, until } => {
