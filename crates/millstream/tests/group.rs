@@ -542,3 +542,12 @@ fn a_process_that_goes_on_as_a_member_fences_the_one_before() {
     producer.begin().unwrap();
     assert_eq!(producer.send_offsets(&fence, &[]).unwrap_err().kind(), ErrorKind::AbortTransaction);
 }
+
+#[test]
+fn a_member_that_has_lost_what_it_listed_tells_the_group_so() {
+    let task = [input(0)];
+    // The generation between passed without it, and the leader waits for it to give up what it has listed.
+    let (events, listed) = told([joined(1, "one"), synced(&task), Answer::Rebalance, joined(3, "one"), synced(&[])]);
+    assert_eq!(events, [assigned(&task, 1, "one"), MemberEvent::Lost, assigned(&[], 3, "one")]);
+    assert_eq!(listed, [vec![], task.to_vec(), vec![]]);
+}

@@ -213,7 +213,12 @@ impl<C: Coordinator> GroupMember<C> {
         // held what it holds.
         let is_unbroken = self.generation < 0 || (self.generation..=self.generation + 1).contains(&generation);
         if self.name.as_ref() != Some(&member) || !is_unbroken {
+            let is_listed = self.name.as_ref() == Some(&member) && !self.held.is_empty();
             self.lose();
+            // The group waits for this member to give up what it has listed, and must hear that it does not hold it.
+            if is_listed {
+                self.want_rebalance("what this member has listed is lost");
+            }
         }
         (self.generation, self.name) = (generation, Some(member));
         if !self.held.is_empty() {
@@ -351,12 +356,13 @@ impl<C: Coordinator> GroupMember<C> {
 
     /// Everything that was told is lost.
     fn lose(&mut self) {
-        let was_told = std::mem::take(&mut self.is_told);
+        // Copies may have been told before any task was.
+        let was_told = std::mem::take(&mut self.is_told) || !self.standbys.is_empty();
+        self.standbys.clear();
         self.held.clear();
         self.going.clear();
         self.given_up.clear();
         self.untold.clear();
-        self.standbys.clear();
         self.awaited.clear();
         self.leads = None;
         self.generation = -1;
