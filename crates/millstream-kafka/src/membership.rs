@@ -15,9 +15,9 @@ use crate::group::KafkaCoordinator;
 /// A member of a consumer group.
 pub type KafkaMembership = GroupMember<KafkaCoordinator>;
 
-/// How long the group waits for a member to join again when it gathers all of them. Nothing holds up the thread that a member is polled by, but
-/// a machine may have a lot to do.
-const REBALANCE_TIMEOUT: Duration = Duration::from_secs(3);
+/// How long the group waits for a member to join again when it gathers all of them: the time after which one that has stopped is replaced when the roll
+/// is called. Nothing holds up the thread that a member is polled by. One that is late after all joins as a new one.
+const REBALANCE_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// How often is looked how many partitions topics have.
 const COUNT_INTERVAL: Duration = Duration::from_secs(3);

@@ -1,6 +1,7 @@
 //! Where time comes from: whoever runs the library hands a clock in.
 
 use std::sync::atomic::{AtomicI64, Ordering};
+use std::time::Duration;
 
 use crate::record::Timestamp;
 
@@ -34,5 +35,45 @@ impl ManualClock {
 impl Clock for ManualClock {
     fn now(&self) -> Timestamp {
         Timestamp(self.0.load(Ordering::SeqCst))
+    }
+}
+
+/// A moment, by a clock that nobody sets and that goes on while the machine sleeps. Moments of different machines have nothing to do with each other.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub struct BootTime(Duration);
+
+impl std::ops::Add<Duration> for BootTime {
+    type Output = Self;
+
+    fn add(self, time: Duration) -> Self {
+        Self(self.0.saturating_add(time))
+    }
+}
+
+impl BootTime {
+    /// The moment now.
+    pub fn now() -> Self {
+        // Elsewhere the monotonic clock goes on while the machine sleeps, or there is none that does.
+        #[cfg(target_os = "linux")]
+        const CLOCK: rustix::time::ClockId = rustix::time::ClockId::Boottime;
+        #[cfg(not(target_os = "linux"))]
+        const CLOCK: rustix::time::ClockId = rustix::time::ClockId::Monotonic;
+        let now = rustix::time::clock_gettime(CLOCK);
+        Self(Duration::new(u64::try_from(now.tv_sec).unwrap_or(0), u32::try_from(now.tv_nsec).unwrap_or(0)))
+    }
+
+    /// That many milliseconds after the clock began.
+    pub fn of_millis(millis: u64) -> Self {
+        Self(Duration::from_millis(millis))
+    }
+
+    /// How many milliseconds after the clock began that is.
+    pub fn as_millis(self) -> u64 {
+        u64::try_from(self.0.as_millis()).unwrap_or(u64::MAX)
+    }
+
+    /// How long ago that was; zero where it is still to come.
+    pub fn elapsed(self) -> Duration {
+        Self::now().0.saturating_sub(self.0)
     }
 }

@@ -8,8 +8,8 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use millstream::broker::group::{
-    Answer, Candidate, Coordinator, Directory, Gone, GroupMember, JoinRequest, MemberAssignment, PartitionCounts, Placement,
-    transactional_id,
+    Answer, Candidate, Confirmation, Coordinator, Directory, Gone, GroupMember, JoinRequest, MemberAssignment, PartitionCounts,
+    Placement, transactional_id,
 };
 use millstream::broker::local::MemoryBroker;
 use millstream::broker::local::faults::{
@@ -466,6 +466,14 @@ impl Coordinator for Scripted {
 
     fn remove(&mut self, _: &[Arc<str>], _: &str) -> Result<(), BrokerError> {
         Ok(())
+    }
+
+    fn confirmation(&self) -> Option<Confirmation> {
+        None
+    }
+
+    fn is_settled(&self) -> bool {
+        true
     }
 }
 

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use millstream::clock::BootTime;
 use millstream::query::{
     Ask, InstanceStatus, KeyCount, Part, PartialCounts, Parts, Period, Question, ReadOptions, Standing, TaskReport,
 };
@@ -109,13 +110,14 @@ fn part(message: &proto::Part) -> Option<Part> {
     Some(Part { partition, standing, position, closed_through: message.closed_through_ms })
 }
 
-pub(super) fn status_message(status: InstanceStatus) -> proto::InstanceStatus {
+pub(super) fn status_message(status: InstanceStatus, said_at: BootTime) -> proto::InstanceStatus {
     proto::InstanceStatus {
         instance: status.instance.to_string(),
         incarnation: status.incarnation,
         generation: status.generation,
         version: status.version,
         tasks: status.tasks.into_iter().map(task_message).collect(),
+        said_at_ms: said_at.as_millis(),
     }
 }
 
@@ -231,7 +233,7 @@ mod tests {
             version: "1".to_owned(),
             tasks: vec![report],
         };
-        assert_eq!(status(status_message(said.clone())), said);
+        assert_eq!(status(status_message(said.clone(), BootTime::now())), said);
     }
 
     #[test]

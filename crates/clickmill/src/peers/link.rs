@@ -31,6 +31,22 @@ pub(super) fn client(channel: Channel, identity: &Identity) -> Client {
     client.max_decoding_message_size(MAX_MESSAGE_BYTES)
 }
 
+/// The life of the instance that answers at an address in this one's own name, if a process does so soon.
+pub async fn living(identity: &Identity, address: &str) -> Option<u64> {
+    let request = FollowRequest {
+        application_id: identity.application_id.clone(),
+        from_instance: identity.instance.to_string(),
+        to_instance: identity.instance.to_string(),
+    };
+    let asked = async {
+        let channel =
+            Endpoint::from_shared(format!("http://{address}")).ok()?.connect_timeout(CONNECT_TIMEOUT).connect().await.ok()?;
+        let mut words = client(channel, identity).follow(request).await.ok()?.into_inner();
+        Some(words.message().await.ok()??.incarnation)
+    };
+    tokio::time::timeout(CONNECT_TIMEOUT, asked).await.ok()?
+}
+
 /// Follows an instance for ever, and tells the table what it says and what becomes of the connection.
 pub(super) async fn follow(identity: Identity, instance: Arc<str>, address: Arc<str>, table: Arc<Table>) {
     loop {
@@ -84,7 +100,8 @@ async fn follow_once(identity: &Identity, instance: &Arc<str>, address: &Arc<str
 /// A word has come; `before` is the incarnation that was heard before it on this connection, since it was last silent.
 fn hear(instance: &Arc<str>, word: InstanceStatus, before: Option<u64>, channel: &Channel, table: &Table) -> u64 {
     let incarnation = word.incarnation;
-    table.said(instance, convert::status(word), channel);
+    let said_at_ms = word.said_at_ms;
+    table.said(instance, convert::status(word), said_at_ms, channel);
     if before != Some(incarnation) {
         table.changed(instance, LinkChange::Heard);
     }

@@ -30,8 +30,9 @@ use tokio::net::TcpListener;
 use tokio::sync::broadcast;
 use tokio::task::{JoinHandle, JoinSet};
 
+pub use link::living;
 pub use secret::PeerSecret;
-pub use table::{Heard, LinkChange, LinkEvent};
+pub use table::{Heard, LinkChange, LinkEvent, Words};
 
 use crate::http::Mill;
 use table::Table;
@@ -116,6 +117,11 @@ impl Peers {
     /// What was heard of the others, and when.
     pub fn heard(&self) -> BTreeMap<Arc<str>, Heard> {
         self.table.heard()
+    }
+
+    /// What the others have said last, from now on.
+    pub fn words(&self) -> Words {
+        Words(self.table.clone())
     }
 
     /// What becomes of the connections to the others, from now on. Who is slow to look misses the oldest.

@@ -5,6 +5,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
+use millstream::clock::BootTime;
 use millstream::query::InstanceStatus;
 use tokio::sync::broadcast;
 use tonic::transport::Channel;
@@ -76,8 +77,52 @@ pub(super) struct Table {
 struct Peer {
     heard: Heard,
     channel: Option<Channel>,
+    /// When the last word was said.
+    said_at: Option<BootTime>,
+    clock: Clock,
     /// Of answers about windows, and of those about top keys.
     times: [VecDeque<Duration>; 2],
+}
+
+/// The clock of another instance, as its words show it.
+#[derive(Debug, Clone, Copy, Default)]
+struct Clock {
+    incarnation: u64,
+    /// How much less it shows than the clock here, in milliseconds: by the word that was under way for the shortest time.
+    behind_ms: i64,
+}
+
+impl Clock {
+    /// When a word was said, at the latest, by the clock here. It was said in that life of the instance, at that time by its clock, and heard then.
+    fn said_at(&mut self, incarnation: u64, its_ms: u64, heard: BootTime) -> BootTime {
+        let its_ms = its_ms as i64;
+        let behind_ms = heard.as_millis() as i64 - its_ms;
+        let is_known = self.incarnation == incarnation;
+        *self = Self { incarnation, behind_ms: if is_known { behind_ms.min(self.behind_ms) } else { behind_ms } };
+        BootTime::of_millis((its_ms + self.behind_ms).max(0) as u64)
+    }
+}
+
+/// What others have said last.
+#[derive(Clone)]
+pub struct Words(pub(super) Arc<Table>);
+
+impl Words {
+    /// When the instance said which generation of the group it knew last; none where it was not heard, or cannot be reached.
+    pub fn last(&self, instance: &str) -> Option<(BootTime, i32)> {
+        let peers = self.0.lock();
+        let peer = peers.get(instance)?;
+        Some((peer.said_at?, peer.heard.status.as_ref()?.generation))
+    }
+
+    /// The instances, each with the life that was heard last, of which no word has come for that long.
+    pub fn silent(&self, after: Duration) -> BTreeMap<Arc<str>, u64> {
+        let silent = |(instance, peer): (&Arc<str>, &Peer)| {
+            let is_silent = peer.heard.at.is_some_and(|at| at.elapsed() > after);
+            Some((instance.clone(), peer.heard.status.as_ref().filter(|_| is_silent)?.incarnation))
+        };
+        self.0.lock().iter().filter_map(silent).collect()
+    }
 }
 
 impl Table {
@@ -105,7 +150,8 @@ impl Table {
     /// There is such an instance.
     pub(super) fn expect(&self, instance: &Arc<str>, endpoint: &Arc<str>) {
         let heard = Heard { endpoint: endpoint.clone(), status: None, at: None, link: None };
-        self.lock().insert(instance.clone(), Peer { heard, channel: None, times: Default::default() });
+        let peer = Peer { heard, channel: None, said_at: None, clock: Clock::default(), times: Default::default() };
+        self.lock().insert(instance.clone(), peer);
         self.version.fetch_add(1, Ordering::Relaxed);
     }
 
@@ -115,10 +161,12 @@ impl Table {
         self.version.fetch_add(1, Ordering::Relaxed);
     }
 
-    /// A word has come over that connection.
-    pub(super) fn said(&self, instance: &Arc<str>, status: InstanceStatus, channel: &Channel) {
+    /// A word has come over that connection, said at that time by the clock of whoever said it.
+    pub(super) fn said(&self, instance: &Arc<str>, status: InstanceStatus, said_at_ms: u64, channel: &Channel) {
+        let heard = BootTime::now();
         let mut peers = self.lock();
         let Some(peer) = peers.get_mut(instance) else { return };
+        peer.said_at = Some(peer.clock.said_at(status.incarnation, said_at_ms, heard));
         peer.heard.status = Some(status);
         peer.heard.at = Some(Instant::now());
         peer.channel.get_or_insert_with(|| channel.clone());
@@ -178,5 +226,21 @@ impl Table {
             let Some(left) = heard.and_then(|at| after.checked_sub(at.elapsed())) else { return };
             tokio::time::sleep(left.max(Duration::from_millis(10))).await;
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_word_that_was_under_way_for_long_is_as_old_as_it_is() {
+        let mut clock = Clock::default();
+        let at = BootTime::of_millis;
+        assert_eq!(clock.said_at(1, 500, at(10_010)), at(10_010), "nothing is known of its clock yet");
+        assert_eq!(clock.said_at(1, 700, at(10_205)), at(10_205), "this one came faster");
+        assert_eq!(clock.said_at(1, 900, at(10_410)), at(10_405));
+        assert_eq!(clock.said_at(1, 1_100, at(19_000)), at(10_605), "it lay in a buffer");
+        assert_eq!(clock.said_at(2, 5, at(20_000)), at(20_000), "another process has another clock");
     }
 }

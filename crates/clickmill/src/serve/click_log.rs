@@ -32,6 +32,9 @@ pub(super) trait ClickLog: Send + Sync + Sized + 'static {
     /// What the group waits for that has not told so many threads of this instance yet what is theirs, for people: "for …".
     fn waits_for_group(&self, config: &Config) -> String;
 
+    /// Where those members of the group are that call themselves as that instance does, as far as can be told.
+    fn instances_named(&self, config: &Config, instance: &str) -> Vec<String>;
+
     /// The engine's side of it.
     fn broker(&self) -> &Arc<Self::Broker>;
 

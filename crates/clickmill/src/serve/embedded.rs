@@ -41,6 +41,10 @@ impl ClickLog for EmbeddedLog {
         "its threads to take tasks over".to_owned()
     }
 
+    fn instances_named(&self, _: &Config, _: &str) -> Vec<String> {
+        Vec::new()
+    }
+
     fn broker(&self) -> &Arc<EmbeddedBroker> {
         &self.0
     }

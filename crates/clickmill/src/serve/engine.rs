@@ -22,10 +22,11 @@ use millstream_rocksdb::state::RocksStores;
 
 use super::click_log::ClickLog;
 use super::clock::SystemClock;
+use super::lease::GroupLease;
 use super::threads::Threads;
 use super::unused_state::UnusedState;
 use super::waiting::Opening;
-use super::{compatibility, instance, topology};
+use super::{compatibility, instance, topology, twins};
 use crate::config::Config;
 use crate::http::{ClicksTopic, KnownTask};
 use crate::metrics::Metrics;
@@ -56,6 +57,7 @@ pub(super) struct Engine<L: ClickLog> {
     pub(super) stores: Arc<RocksStores>,
     pub(super) registry: Registry,
     pub(super) counts: Counts<L::Broker>,
+    pub(super) lease: Arc<GroupLease>,
     clicks_topic: Mutex<ClicksTopic>,
     streams: StreamsConfig,
     topology: millstream::topology::Topology,
@@ -83,7 +85,12 @@ impl<L: ClickLog> Engine<L> {
         let state_dir: PathBuf = dir.join("state").join(&config.engine.application_id);
         let stores = Arc::new(RocksStores::new(state_dir, memory, config.rocksdb.clone())?);
         let topology = topology::ad_clicks(&config)?;
-        let member = L::SHARED.then(|| instance::last_member(dir)).flatten();
+        let last = if L::SHARED { instance::last_life(dir) } else { None };
+        if L::SHARED {
+            step.waits_for("an answer of whoever else may be this instance");
+            twins::refuse(&config, &instance_id, last.as_ref(), &log.instances_named(&config, &instance_id))?;
+        }
+        let member = last.map(|last| last.member);
         let streams = StreamsConfig { drain, member, ..streams_config(&config, &instance_id) };
         step.waits_for(format!("the topics of {}", L::place(&config)));
         let clicks_topic = log.prepare_clicks_topic(&config)?;
@@ -94,7 +101,8 @@ impl<L: ClickLog> Engine<L> {
         let registry = Registry::new();
         let horizon = config.window.retention;
         let (b, r, c) = (log.broker().clone(), registry.clone(), clock.clone());
-        let counts = Counts::new(topology::STORE, horizon, &topology, &streams, b, r, c)?;
+        let lease = Arc::new(GroupLease::new(registry.clone(), &instance_id));
+        let counts = Counts::new(topology::STORE, horizon, &topology, &streams, b, r, c)?.with_lease(lease.clone());
         // The topics are there now.
         log.keep_sent_on(&config, &streams)?;
         Ok(Self {
@@ -105,6 +113,7 @@ impl<L: ClickLog> Engine<L> {
             stores,
             registry,
             counts,
+            lease,
             clicks_topic: Mutex::new(clicks_topic),
             streams,
             topology,
@@ -113,7 +122,8 @@ impl<L: ClickLog> Engine<L> {
 
     /// Starts the threads: for the parts of the instance, one each, and for the upkeep of the log.
     pub(super) fn start(self: &Arc<Self>, metrics: &Arc<Metrics>) -> std::io::Result<Threads> {
-        let timer = EngineObserver { metrics: metrics.clone(), began: Mutex::default(), dir: self.config.data.dir.clone() };
+        let (dir, endpoint) = (self.config.data.dir.clone(), self.streams.endpoint.clone());
+        let timer = EngineObserver { metrics: metrics.clone(), began: Mutex::default(), dir, endpoint };
         let Workers { member, threads: counting, updaters, mut upkeep } = self.instance(Arc::new(timer)).into_workers();
         let mut threads = Threads::new();
         for (number, thread) in counting.into_iter().enumerate() {
@@ -295,11 +305,13 @@ struct EngineObserver {
     /// When the commit of each thread began that is under way.
     began: Mutex<BTreeMap<usize, Instant>>,
     dir: PathBuf,
+    /// Where others reach this instance.
+    endpoint: Option<String>,
 }
 
 impl Observer for EngineObserver {
     fn joined(&self, member: &str) {
-        if let Err(error) = instance::remember_member(&self.dir, member) {
+        if let Err(error) = instance::remember_life(&self.dir, member, self.endpoint.as_deref()) {
             tracing::warn!(%error, "what the group calls this instance could not be kept: after a kill it waits until the group has missed it");
         }
     }

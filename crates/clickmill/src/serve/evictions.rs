@@ -1,13 +1,31 @@
-//! Instances whose process has ended, as the links to them show: the group need not wait for their sessions.
+//! Instances whose process has ended or stands still, as the links to them show: the group need not wait for their sessions.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::time::Duration;
 
+use millstream::clock::BootTime;
 use millstream::runtime::Registry;
 use tokio::sync::broadcast::Receiver;
 use tokio::sync::broadcast::error::RecvError;
 
-use crate::peers::{LinkChange, LinkEvent};
+use crate::peers::{LinkChange, LinkEvent, SILENT_AFTER, STATUS_INTERVAL, Words};
+
+/// How often is looked who is silent.
+const LOOK_INTERVAL: Duration = Duration::from_millis(50);
+
+/// Reports the instances that are silent, for ever. A process that has just stood still itself has to listen first.
+pub(super) async fn report_the_silent(words: Words, registry: Registry) {
+    let mut looked_at = BootTime::now();
+    loop {
+        tokio::time::sleep(LOOK_INTERVAL).await;
+        let has_listened = looked_at.elapsed() < STATUS_INTERVAL + LOOK_INTERVAL;
+        looked_at = BootTime::now();
+        if has_listened {
+            registry.report_silent(words.silent(SILENT_AFTER));
+        }
+    }
+}
 
 /// Reports the instances that have died, for as long as there are links. A process has ended where a connection to it broke and nobody listens at its
 /// address any more. A connection that breaks alone shows nothing, nor does an address where nobody was heard before.

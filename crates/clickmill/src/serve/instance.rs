@@ -25,16 +25,26 @@ pub(super) fn incarnation() -> u64 {
     random()
 }
 
-/// What the group called this instance in its last life, where that is known.
-pub(super) fn last_member(dir: &Path) -> Option<String> {
-    let member = fs::read_to_string(dir.join(MEMBER_FILE)).ok()?;
-    Some(member.trim().to_owned()).filter(|member| !member.is_empty())
+/// What is known of the last life of the instance.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct LastLife {
+    /// What the group called it.
+    pub(super) member: String,
+    /// Where others reached it.
+    pub(super) endpoint: Option<String>,
 }
 
-/// Keeps what the group calls this instance. It may be lost with the machine: then the group has to miss the member first.
-pub(super) fn remember_member(dir: &Path, member: &str) -> std::io::Result<()> {
+/// The last life of the instance, where it is known.
+pub(super) fn last_life(dir: &Path) -> Option<LastLife> {
+    let text = fs::read_to_string(dir.join(MEMBER_FILE)).ok()?;
+    let mut lines = text.lines().map(str::trim).filter(|line| !line.is_empty()).map(str::to_owned);
+    Some(LastLife { member: lines.next()?, endpoint: lines.next() })
+}
+
+/// Keeps what the group calls this instance, and where others reach it. It may be lost with the machine: then the group has to miss the member first.
+pub(super) fn remember_life(dir: &Path, member: &str, endpoint: Option<&str>) -> std::io::Result<()> {
     let unfinished = dir.join(format!("{MEMBER_FILE}.new"));
-    fs::write(&unfinished, member)?;
+    fs::write(&unfinished, format!("{member}\n{}\n", endpoint.unwrap_or_default()))?;
     fs::rename(&unfinished, dir.join(MEMBER_FILE))
 }
 
@@ -73,6 +83,19 @@ fn is_id(text: &str) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_last_life_is_remembered_also_as_earlier_versions_wrote_it() {
+        let dir = tempfile::tempdir().unwrap();
+        assert_eq!(last_life(dir.path()), None);
+        for endpoint in [Some("10.0.0.1:7071"), None] {
+            remember_life(dir.path(), "member-1", endpoint).unwrap();
+            let life = LastLife { member: "member-1".to_owned(), endpoint: endpoint.map(str::to_owned) };
+            assert_eq!(last_life(dir.path()), Some(life));
+        }
+        fs::write(dir.path().join(MEMBER_FILE), "member-2").unwrap();
+        assert_eq!(last_life(dir.path()), Some(LastLife { member: "member-2".to_owned(), endpoint: None }));
+    }
 
     #[test]
     fn an_id_is_made_once() {

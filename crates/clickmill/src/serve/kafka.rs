@@ -9,7 +9,7 @@ use millstream::broker::{BrokerError, ErrorKind};
 use millstream::clock::Clock;
 use millstream::record::{Record, Timestamp, Topic, TopicPartition};
 use millstream::runtime::StreamsConfig;
-use millstream_kafka::{KafkaBroker, KafkaIntake};
+use millstream_kafka::{KafkaBroker, KafkaIntake, describe_group};
 use millstream_rocksdb::memory::MemoryBudget;
 
 use super::appending::{Answered, Appending};
@@ -17,11 +17,14 @@ use super::click_log::ClickLog;
 use super::intake_trouble::IntakeTrouble;
 use super::topology;
 use crate::admin::topics::{self, Survey};
-use crate::config::{Config, TopicsConfig};
+use crate::config::{Config, KafkaOptions, TopicsConfig};
 use crate::http::{AppendError, Appended, ClicksTopic, Idempotency, IncomingClick};
 
 /// How long an answer of the brokers may take before it is looked what keeps them.
 const LOOK_AFTER: Duration = Duration::from_secs(1);
+
+/// How long it is tried to learn who is in the group before this instance joins it.
+const DESCRIBED_WITHIN: Duration = Duration::from_secs(3);
 
 /// The most that is left of a request's time to write its answer.
 const TO_ANSWER: Duration = Duration::from_secs(1);
@@ -66,6 +69,20 @@ impl ClickLog for KafkaLog {
             ),
             Ok(members) => format!("group {group} to share the partitions out: it has {} members", members.len()),
             Err(error) => format!("group {group}: {error}"),
+        }
+    }
+
+    fn instances_named(&self, config: &Config, instance: &str) -> Vec<String> {
+        let Some(Ok(client)) = config.kafka.as_ref().map(KafkaOptions::client_config) else { return Vec::new() };
+        match describe_group(&client, &config.engine.application_id, DESCRIBED_WITHIN) {
+            Ok(group) => {
+                let introductions = group.members.into_iter().filter_map(|member| member.introduction);
+                introductions.filter(|who| *who.instance == *instance).filter_map(|who| Some(who.endpoint?.to_string())).collect()
+            }
+            Err(error) => {
+                tracing::debug!(%error, "whether another process is this instance could not be asked");
+                Vec::new()
+            }
         }
     }
 

@@ -11,10 +11,12 @@ mod evictions;
 mod instance;
 mod intake_trouble;
 mod kafka;
+mod lease;
 mod mill;
 mod stats;
 mod threads;
 mod topology;
+mod twins;
 mod unused_state;
 mod waiting;
 
@@ -103,6 +105,9 @@ async fn serve<L: ClickLog>(config: Config) -> anyhow::Result<()> {
     let (decoder, options) = (ClickDecoder::from(&engine.config.clicks), HttpOptions::from(&engine.config));
     if let Some(peers) = &peers {
         tokio::spawn(evictions::report_the_dead(peers.events(), engine.registry.clone()));
+        tokio::spawn(evictions::report_the_silent(peers.words(), engine.registry.clone()));
+        engine.lease.listen(peers.words());
+        tokio::spawn(engine.lease.clone().keep_ticking());
     }
     let router = http::router(mill.clone(), peers.clone(), decoder, metrics, options);
     tracing::info!(%address, data = %engine.config.data.dir.display(), partitions = engine.clicks_topic().partitions, "Clickmill is up");

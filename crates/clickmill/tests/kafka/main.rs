@@ -41,10 +41,12 @@ mod scenario;
 mod security;
 #[path = "../service/mod.rs"]
 mod service;
+mod silent;
 mod size;
 mod standbys;
 mod starts;
 mod stops;
 mod tally;
 mod topic;
+mod twins;
 mod zombie;

@@ -44,6 +44,7 @@ mod tests {
             id: format!("id-{number}"),
             client_id: "rdkafka".to_owned(),
             host: "10.0.0.1".to_owned(),
+            introduction: None,
         };
         let group = DescribedGroup {
             state: "Stable".to_owned(),

@@ -4,9 +4,10 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use kafka_protocol::messages::DescribeGroupsResponse;
+use millstream::broker::group::Introduction;
 use millstream::broker::{BrokerError, ErrorKind};
 
-use super::{pause, requests};
+use super::{encoding, pause, requests};
 use crate::config::KafkaConfig;
 use crate::error::broker_error;
 use crate::ffi::Failure;
@@ -37,6 +38,8 @@ pub struct DescribedMember {
     pub client_id: String,
     /// Where it connects from.
     pub host: String,
+    /// Who it says it is, where it is one of ours and the group is stable.
+    pub introduction: Option<Introduction>,
 }
 
 /// Asks the coordinator of a group for its members. Tries for at most so long.
@@ -81,6 +84,9 @@ pub(super) fn ask(line: &mut CoordinatorLine, group: &str) -> Result<DescribedGr
         id: member.member_id.to_string(),
         client_id: member.client_id.to_string(),
         host: member.client_host.trim_start_matches('/').to_owned(),
+        introduction: encoding::read_subscription(&member.member_metadata)
+            .ok()
+            .and_then(|said| Introduction::of(&said.user_data)),
     });
     Ok(DescribedGroup {
         state: described.group_state.to_string(),

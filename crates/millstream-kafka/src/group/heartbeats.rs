@@ -2,6 +2,7 @@
 
 use std::time::{Duration, Instant};
 
+use millstream::clock::BootTime;
 use rdkafka::error::RDKafkaErrorCode as Code;
 
 use super::state::{Lane, Member, Removal};
@@ -80,6 +81,7 @@ impl Group {
     /// The coordinator has moved, or is silent: what it holds back is not answered by it any more.
     fn ask_another(&self, line: &mut CoordinatorLine) {
         line.forget();
+        self.state().unsettled_at = Some(Instant::now());
         self.joining.cut();
     }
 
@@ -110,7 +112,7 @@ fn remove(group: &Group, line: &mut CoordinatorLine, removals: &[Removal]) -> Re
 
 fn heartbeat(group: &Group, line: &mut CoordinatorLine, member: &Member) -> Result<(), Failure> {
     let connected = line.connect();
-    let sent = Instant::now();
+    let sent = BootTime::now();
     let request = requests::heartbeat(&group.name, member);
     let answer = connected.and_then(|()| line.call(&request, longest_wait(group))).inspect_err(|failure| {
         group.beat_again();

@@ -17,7 +17,7 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use millstream::broker::group::{Answer, Coordinator, JoinRequest, MemberAssignment};
+use millstream::broker::group::{Answer, Confirmation, Coordinator, JoinRequest, MemberAssignment};
 use millstream::broker::{BrokerError, ErrorKind};
 
 use self::state::{Lane, State};
@@ -40,6 +40,9 @@ const LONGEST_PAUSE: Duration = Duration::from_millis(500);
 
 /// A failure that comes sooner may have been of a connection that was idle.
 const SOON: Duration = Duration::from_secs(1);
+
+/// So long after the coordinator has moved, or could not be reached, others may not have found it again.
+const SETTLED_AFTER: Duration = Duration::from_secs(5);
 
 /// How long the transactions of producers that are gone are tried to be ended, while their tasks wait.
 const END_WITHIN: Duration = Duration::from_secs(3);
@@ -101,12 +104,6 @@ impl KafkaCoordinator {
         this.start("group-join", joining::run)?;
         this.start("group-heartbeat", heartbeats::run)?;
         Ok(this)
-    }
-
-    /// When the last request was *sent* that proved the membership: a heartbeat or JoinGroup that was answered with success, or with the news that
-    /// the group wants all members to join again. None where this is no member.
-    pub fn confirmed_at(&self) -> Option<Instant> {
-        self.group.state().confirmed
     }
 
     fn start(&mut self, name: &str, run: fn(&Group)) -> Result<(), BrokerError> {
@@ -197,6 +194,16 @@ impl Coordinator for KafkaCoordinator {
             self.group.ask(|state| state.ask_removal(members, reason));
         }
         Ok(())
+    }
+
+    /// By the moment at which the last request was sent that was answered with success, or with the news that the group wants all members to join again:
+    /// a heartbeat or JoinGroup.
+    fn confirmation(&self) -> Option<Confirmation> {
+        Some(self.group.state().confirmation.clone())
+    }
+
+    fn is_settled(&self) -> bool {
+        self.group.state().unsettled_at.is_none_or(|at| at.elapsed() > SETTLED_AFTER)
     }
 }
 

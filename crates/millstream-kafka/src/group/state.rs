@@ -6,7 +6,8 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use millstream::broker::BrokerError;
-use millstream::broker::group::{Answer, Gone, MemberAssignment, MemberMetadata};
+use millstream::broker::group::{Answer, Confirmation, Gone, MemberAssignment, MemberMetadata};
+use millstream::clock::BootTime;
 
 use crate::wire::codes;
 
@@ -63,7 +64,9 @@ pub(super) struct State {
     pub(super) member: Option<Member>,
     pub(super) removals: VecDeque<Removal>,
     /// When the last request was sent that proved the membership.
-    pub(super) confirmed: Option<Instant>,
+    pub(super) confirmation: Confirmation,
+    /// When the coordinator was last looked for anew, or could not be reached.
+    pub(super) unsettled_at: Option<Instant>,
     /// The id that the coordinator gave to a new member, which has to join under it.
     given: Option<Arc<str>>,
     answers: VecDeque<Result<Answer, BrokerError>>,
@@ -151,7 +154,7 @@ impl State {
         self.member = None;
         self.job = None;
         self.given = None;
-        self.confirmed = None;
+        self.confirmation.withdraw();
         self.join_trouble = None;
         self.heartbeat_trouble = None;
     }
@@ -175,15 +178,17 @@ impl State {
         is_new
     }
 
-    pub(super) fn joined(&mut self, number: u64, joined: Joined, sent: Instant, heartbeat_at: Instant) {
+    pub(super) fn joined(&mut self, number: u64, joined: Joined, sent: BootTime, heartbeat_at: Instant) {
         if !self.is_current(number) {
             return;
         }
         let Joined { generation, member, members } = joined;
         self.numbers += 1;
         let (id, epoch) = (member.clone(), self.numbers);
-        self.confirmed =
-            if self.member.as_ref().is_some_and(|before| before.id == id) { self.confirmed.max(Some(sent)) } else { Some(sent) };
+        if self.member.as_ref().is_none_or(|before| before.id != id) {
+            self.confirmation.withdraw();
+        }
+        self.confirmation.confirm(sent);
         self.member = Some(Member { id, generation, epoch, heartbeat_at, asked_to_rejoin: false });
         self.given = None;
         self.job = None;
@@ -226,7 +231,7 @@ impl State {
 
     /// A heartbeat of that epoch was answered. Returns whether a request that is held back is to be given up with the membership; none where the
     /// code is none that a heartbeat is about.
-    pub(super) fn heartbeat_answered(&mut self, epoch: u64, sent: Instant, code: i16) -> Option<bool> {
+    pub(super) fn heartbeat_answered(&mut self, epoch: u64, sent: BootTime, code: i16) -> Option<bool> {
         let is_known = matches!(
             code,
             codes::NONE
@@ -244,9 +249,9 @@ impl State {
         }
         let joins = matches!(&self.job, Some(Job { wish: Wish::Join { .. }, .. }));
         match code {
-            codes::NONE => self.confirmed = self.confirmed.max(Some(sent)),
+            codes::NONE => self.confirmation.confirm(sent),
             codes::REBALANCE_IN_PROGRESS => {
-                self.confirmed = self.confirmed.max(Some(sent));
+                self.confirmation.confirm(sent);
                 if !joins {
                     self.ask_to_rejoin();
                 }
@@ -297,6 +302,7 @@ impl State {
     }
 
     pub(super) fn trouble(&mut self, lane: Lane, error: BrokerError) {
+        self.unsettled_at = Some(Instant::now());
         *self.trouble_of(lane) = Some(error);
     }
 
@@ -319,7 +325,7 @@ mod tests {
     fn member(state: &mut State, generation: i32) -> u64 {
         state.ask_join(Some("me".into()), Bytes::new());
         let (number, now) = (state.job.as_ref().unwrap().number, Instant::now());
-        state.joined(number, Joined { generation, member: "me".into(), members: None }, now, now);
+        state.joined(number, Joined { generation, member: "me".into(), members: None }, BootTime::now(), now);
         assert!(matches!(told(state), Some(Answer::Joined { .. })));
         state.member.as_ref().unwrap().epoch
     }
@@ -329,7 +335,7 @@ mod tests {
     }
 
     fn beat(state: &mut State, epoch: u64, code: i16) {
-        state.heartbeat_answered(epoch, Instant::now(), code).unwrap();
+        state.heartbeat_answered(epoch, BootTime::now(), code).unwrap();
     }
 
     #[test]
@@ -360,7 +366,7 @@ mod tests {
         }
         beat(&mut state, epoch, codes::ILLEGAL_GENERATION);
         assert_eq!(told(&mut state), Some(Answer::Gone(Gone::OtherGeneration)));
-        assert_eq!((state.member.clone(), state.confirmed), (None, None));
+        assert_eq!((state.member.clone(), state.confirmation.at()), (None, None));
     }
 
     #[test]
@@ -369,10 +375,10 @@ mod tests {
         let epoch = member(&mut state, 1);
         assert!(!state.ask_join(Some("me".into()), Bytes::new()), "nothing else was on the wire");
         for code in [codes::ILLEGAL_GENERATION, codes::REBALANCE_IN_PROGRESS, codes::NONE] {
-            assert_eq!(state.heartbeat_answered(epoch, Instant::now(), code), Some(false));
+            assert_eq!(state.heartbeat_answered(epoch, BootTime::now(), code), Some(false));
             assert_eq!(told(&mut state), None, "{code}");
         }
-        let given_up = state.heartbeat_answered(epoch, Instant::now(), codes::UNKNOWN_MEMBER_ID);
+        let given_up = state.heartbeat_answered(epoch, BootTime::now(), codes::UNKNOWN_MEMBER_ID);
         assert_eq!((given_up, told(&mut state)), (Some(true), Some(Answer::Gone(Gone::UnknownMember))));
         assert_eq!(state.job, None);
     }
@@ -388,7 +394,7 @@ mod tests {
         assert!(state.ask_join(Some("me".into()), Bytes::from_static(b"b")));
         state.synced(sync, MemberAssignment::default());
         let now = Instant::now();
-        state.joined(first, Joined { generation: 7, member: "me".into(), members: None }, now, now);
+        state.joined(first, Joined { generation: 7, member: "me".into(), members: None }, BootTime::now(), now);
         state.gone(first, Gone::UnknownMember);
         state.refused(first, BrokerError::new(millstream::broker::ErrorKind::Stop, "no"));
         assert!(state.next_answer(now).is_none());
@@ -456,13 +462,18 @@ mod tests {
 
     #[test]
     fn the_proof_of_the_membership_is_the_request_that_was_sent_last_not_the_one_answered_last() {
-        let (mut state, now) = (State::default(), Instant::now());
+        let (mut state, now) = (State::default(), BootTime::now());
         let epoch = member(&mut state, 1);
         let later = now + Duration::from_secs(5);
         state.heartbeat_answered(epoch, later, codes::REBALANCE_IN_PROGRESS);
         state.ask_join(Some("me".into()), Bytes::new());
         let number = state.job.as_ref().unwrap().number;
-        state.joined(number, Joined { generation: 2, member: "me".into(), members: None }, now + Duration::from_secs(1), later);
-        assert_eq!(state.confirmed, Some(later));
+        state.joined(
+            number,
+            Joined { generation: 2, member: "me".into(), members: None },
+            now + Duration::from_secs(1),
+            Instant::now(),
+        );
+        assert_eq!(state.confirmation.at(), Some(later));
     }
 }

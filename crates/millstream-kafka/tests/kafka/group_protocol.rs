@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 use kafka_test_server::{Cluster, tool};
 use millstream::broker::group::{Answer, Coordinator, Gone, JoinRequest, MemberAssignment, MemberMetadata};
 use millstream::broker::{Broker, BrokerError, ErrorKind, Fence, TopicSettings, TransactionalProducer};
+use millstream::clock::BootTime;
 use millstream::record::{Record, Timestamp, TopicPartition};
 use millstream_kafka::{KafkaConfig, KafkaCoordinator, KafkaTransactions, describe_group};
 use rdkafka::consumer::{BaseConsumer, Consumer as _};
@@ -98,8 +99,8 @@ impl Member {
         self.line.next(Duration::from_millis(50)).unwrap()
     }
 
-    pub(crate) fn confirmed_at(&self) -> Option<Instant> {
-        self.line.confirmed_at()
+    pub(crate) fn confirmed_at(&self) -> Option<BootTime> {
+        self.line.confirmation()?.at()
     }
 
     fn id(&self) -> Arc<str> {
@@ -222,7 +223,7 @@ fn a_member_is_evicted_by_another_at_once() {
     first.line.remove(&[second.id(), "nobody".into()], "it is dead").unwrap();
     assert_eq!(second.answer(), Answer::Gone(Gone::UnknownMember));
     println!("it took {:.1?} until the evicted member knew, with heartbeats of 100 ms", began.elapsed());
-    assert_eq!(second.line.confirmed_at(), None);
+    assert_eq!(second.confirmed_at(), None);
     assert_eq!(first.answer(), Answer::Rebalance);
     first.join_alone(&[tp("clicks", 0)]);
     // It comes back as somebody new.
@@ -331,11 +332,11 @@ fn a_silent_member_expires() {
 #[test]
 fn the_proof_of_the_membership_is_renewed_by_heartbeats() {
     let mut member = Member::new(&config(Cluster::shared(), &[]), "proof", "member");
-    assert_eq!(member.line.confirmed_at(), None);
+    assert_eq!(member.confirmed_at(), None);
     member.join_alone(&[]);
-    let first = member.line.confirmed_at().unwrap();
+    let first = member.confirmed_at().unwrap();
     let began = Instant::now();
-    while member.line.confirmed_at().unwrap() <= first + Duration::from_millis(500) {
+    while member.confirmed_at().unwrap() <= first + Duration::from_millis(500) {
         assert!(began.elapsed() < SOON, "no heartbeat is answered");
         std::thread::park_timeout(Duration::from_millis(50));
     }
@@ -384,10 +385,10 @@ fn a_coordinator_that_hangs_is_left_for_its_successor() {
                 Ok(_) => {}
                 Err(error) => assert_eq!(error.kind(), ErrorKind::Retry, "{error}"),
             }
-            longest = longest.max(member.line.confirmed_at().unwrap().elapsed());
+            longest = longest.max(member.confirmed_at().unwrap().elapsed());
         }
         println!("node {node} hangs: there was no heartbeat for {longest:.1?} at most");
-        let silent = member.line.confirmed_at().unwrap().elapsed();
+        let silent = member.confirmed_at().unwrap().elapsed();
         assert!(silent < Duration::from_secs(5), "node {node}: no heartbeat for {silent:?}");
         cluster.resume(node);
         std::thread::park_timeout(Duration::from_secs(2));

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::BrokerError;
-use super::group::Directory;
+use super::group::{Confirmation, Directory};
 use crate::record::{Offset, Timestamp, TopicPartition};
 
 /// An instance as a member of its application's group.
@@ -31,6 +31,14 @@ pub trait Membership: Send {
     /// Takes that life of another instance out of the group, which is known to have ended, so that nobody waits for its session. One that the group does not
     /// know (any more), and one that was taken out before and came back, is left alone: it can be reached by the group, if not from here.
     fn evict(&mut self, instance: &str, incarnation: u64) -> Result<(), BrokerError>;
+
+    /// Reports the instances, each with its life, that have not been heard of for longer than they should, in place of those reported before. The group
+    /// calls the roll: whoever does not join again in time is a member no more. Now and then only, for that interrupts everybody, and those who answered are
+    /// believed for a while.
+    fn suspect(&mut self, silent: &BTreeMap<Arc<str>, u64>);
+
+    /// When the membership was confirmed last. None where a member always knows at once that it is none any more.
+    fn confirmation(&self) -> Option<Confirmation>;
 
     /// Hands over what others can go on with at once, for this member is about to leave: that is asked back. The rest stays until it leaves.
     fn hand_over(&mut self);

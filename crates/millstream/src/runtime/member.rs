@@ -103,6 +103,7 @@ impl<B: Broker> Member<B> {
         for (instance, incarnation) in registry.take_dead() {
             membership.evict(&instance, incarnation)?;
         }
+        membership.suspect(&registry.silent());
         let event = membership.poll(wait)?;
         registry.put_directory(membership.directory());
         registry.put_handed_over(membership.has_handed_over());
@@ -147,7 +148,9 @@ impl<B: Broker> Member<B> {
         };
         self.plan = Some(plan.clone());
         if self.membership.is_none() {
-            self.membership = Some(broker.join(&plan.candidate(self.threads, config))?);
+            let membership = broker.join(&plan.candidate(self.threads, config))?;
+            self.parts.registry.put_confirmation(membership.confirmation());
+            self.membership = Some(membership);
             self.reported_at = None;
         }
         Ok(plan)

@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use crate::broker::StoreCopy;
-use crate::broker::group::Directory;
+use crate::broker::group::{Confirmation, Directory};
 use crate::record::{Offset, Partition, Timestamp, TopicPartition};
 use crate::store::StateStore;
 use crate::task::processor::CommittedTime;
@@ -34,6 +34,10 @@ struct Inner {
     is_member: bool,
     /// Lives of other instances that have ended, as somebody has found out.
     dead: Vec<(Arc<str>, u64)>,
+    /// Lives of other instances that are silent, as somebody has noticed.
+    silent: BTreeMap<Arc<str>, u64>,
+    /// When the group confirmed last that this instance is a member, where that has to be looked at.
+    confirmation: Option<Confirmation>,
     /// It is about to stop, and others are to go on with its tasks; and whether they do, as far as they can.
     is_handing_over: bool,
     has_handed_over: bool,
@@ -224,6 +228,24 @@ impl Registry {
 
     pub(crate) fn take_dead(&self) -> Vec<(Arc<str>, u64)> {
         std::mem::take(&mut self.lock().dead)
+    }
+
+    /// These lives of other instances are silent, and no others: the group is asked whether they are still there.
+    pub fn report_silent(&self, silent: BTreeMap<Arc<str>, u64>) {
+        self.lock().silent = silent;
+    }
+
+    pub(crate) fn silent(&self) -> BTreeMap<Arc<str>, u64> {
+        self.lock().silent.clone()
+    }
+
+    /// When the group confirmed last that this instance is a member; none where the instance always knows at once that it is none any more.
+    pub fn confirmation(&self) -> Option<Confirmation> {
+        self.lock().confirmation.clone()
+    }
+
+    pub(crate) fn put_confirmation(&self, confirmation: Option<Confirmation>) {
+        self.lock().confirmation = confirmation;
     }
 
     /// Lets other instances go on with what they can go on with at once, for this one is about to stop.

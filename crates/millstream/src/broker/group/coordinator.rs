@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::super::BrokerError;
+use super::Confirmation;
 use crate::record::{Topic, TopicPartition};
 
 /// A member's line to the coordinator of its group. Nothing here waits but [`Coordinator::next`], and [`Coordinator::leave`] for a moment.
@@ -39,6 +40,12 @@ pub trait Coordinator: Send {
 
     /// Takes other members out of the group, which are known to be dead. One that is no member (any more) is no error.
     fn remove(&mut self, members: &[Arc<str>], reason: &str) -> Result<(), BrokerError>;
+
+    /// When the membership was confirmed last. None where a member always knows at once that it is none any more.
+    fn confirmation(&self) -> Option<Confirmation>;
+
+    /// Whether the coordinator has been the same for some seconds, and was reached. Else members that live may not have found it yet.
+    fn is_settled(&self) -> bool;
 }
 
 /// Asks to be a member in the next generation.

@@ -22,8 +22,12 @@ use std::time::Duration;
 
 use super::super::{BrokerError, ErrorKind, Fence, MemberEvent, Membership, StoreCopy};
 use super::leader::Leader;
+use super::roll::Roll;
 use super::user_data::{self, MemberInfo};
-use super::{Answer, Candidate, Coordinator, Directory, Gone, JoinRequest, MemberAssignment, MemberMetadata, transactional_id};
+use super::{
+    Answer, Candidate, Confirmation, Coordinator, Directory, Gone, JoinRequest, MemberAssignment, MemberMetadata,
+    transactional_id,
+};
 use crate::record::{Timestamp, TopicPartition};
 
 /// How many partitions topics have, as last heard. Answers at once.
@@ -56,6 +60,7 @@ pub struct GroupMember<C: Coordinator> {
     ended: BTreeSet<Arc<str>>,
     /// Lives of instances that this member has taken out of the group.
     evicted: BTreeSet<(Arc<str>, u64)>,
+    roll: Roll,
     /// Whether anything was told of this membership.
     is_told: bool,
     /// Given up since this member asked to join last: what it is assigned of that in answer is not taken, for it is not the proof of this generation that
@@ -121,6 +126,7 @@ impl<C: Coordinator> GroupMember<C> {
             untold: BTreeSet::new(),
             ended: BTreeSet::new(),
             evicted: BTreeSet::new(),
+            roll: Roll::default(),
             is_told: false,
             standbys: BTreeSet::new(),
             copies: BTreeMap::new(),
@@ -151,6 +157,9 @@ impl<C: Coordinator> GroupMember<C> {
                 self.leads.as_ref().and_then(|leader| leader.wants_rebalance(&self.candidate, &*self.counts, self.now))
             {
                 self.want_rebalance(reason);
+            }
+            if self.coordinator.is_settled() && self.roll.is_to_be_called(&self.directory, self.now) {
+                self.want_rebalance("an instance is silent");
             }
             // Not before: a rebalance that is begun while another is under way would never end.
             if self.is_rebalance_wanted {
@@ -248,6 +257,7 @@ impl<C: Coordinator> GroupMember<C> {
             assignment.partitions.iter().filter(|partition| !self.given_up.contains(*partition)).cloned().collect();
         let come: Vec<_> = assigned.difference(&self.held).cloned().collect();
         let gone: Vec<_> = self.held.difference(&assigned).filter(|held| !self.going.contains(*held)).cloned().collect();
+        self.roll.answered(&self.directory, self.now);
         self.revoke(gone);
         self.take(come, &before);
         self.follow_roles();
@@ -439,6 +449,14 @@ impl<C: Coordinator> Membership for GroupMember<C> {
         self.coordinator.remove(std::slice::from_ref(&info.member), "the process has ended")?;
         self.want_rebalance("an instance has ended");
         Ok(())
+    }
+
+    fn suspect(&mut self, silent: &BTreeMap<Arc<str>, u64>) {
+        self.roll.suspect(silent, self.directory.generation);
+    }
+
+    fn confirmation(&self) -> Option<Confirmation> {
+        self.coordinator.confirmation()
     }
 
     fn hand_over(&mut self) {

@@ -3,13 +3,17 @@
 
 pub mod assignor;
 mod candidate;
+mod confirmation;
 mod coordinator;
 mod directory;
 mod leader;
 mod member;
+mod roll;
 mod user_data;
 
 pub use candidate::{Candidate, Placement, transactional_id};
+pub use confirmation::Confirmation;
 pub use coordinator::{Answer, Coordinator, Gone, JoinRequest, MemberAssignment, MemberMetadata};
 pub use directory::{Directory, InstanceInfo};
 pub use member::{GroupMember, PartitionCounts};
+pub use user_data::Introduction;

@@ -5,7 +5,9 @@ use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
 use super::super::BrokerError;
-use super::super::group::{Answer, Candidate, Coordinator, Gone, GroupMember, JoinRequest, MemberAssignment, PartitionCounts};
+use super::super::group::{
+    Answer, Candidate, Confirmation, Coordinator, Gone, GroupMember, JoinRequest, MemberAssignment, PartitionCounts,
+};
 use super::state::State;
 use super::storage::LogStorage;
 use super::{LocalBroker, LocalProducer, Shared, lock};
@@ -98,6 +100,14 @@ impl<S: LogStorage> Coordinator for LocalCoordinator<S> {
             self.shared.remove_member(&self.group, member);
         }
         Ok(())
+    }
+
+    fn confirmation(&self) -> Option<Confirmation> {
+        None
+    }
+
+    fn is_settled(&self) -> bool {
+        true
     }
 }
 

@@ -40,6 +40,25 @@ pub(super) struct MemberInfo {
     pub(super) directory: Arc<Directory>,
 }
 
+/// Who a member says it is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Introduction {
+    /// The instance, whose name a restart does not change.
+    pub instance: Arc<str>,
+    /// Which life of it.
+    pub incarnation: u64,
+    /// Where others reach it, if they can.
+    pub endpoint: Option<Arc<str>>,
+}
+
+impl Introduction {
+    /// What the user data of a member says; none where it cannot be understood.
+    pub fn of(user_data: &[u8]) -> Option<Self> {
+        let MemberInfo { instance, incarnation, endpoint, .. } = decode(user_data)?;
+        Some(Self { instance, incarnation, endpoint })
+    }
+}
+
 pub(super) fn encode(value: &impl Serialize) -> Vec<u8> {
     // Whatever is written here can be written.
     let plain = postcard::to_allocvec(value).unwrap_or_default();

@@ -7,7 +7,7 @@ use std::time::Duration;
 use super::super::{LocalCoordinator, MemoryLog, lock};
 use super::{Call, Fault, FaultyBroker};
 use crate::broker::BrokerError;
-use crate::broker::group::{Answer, Coordinator, GroupMember, JoinRequest, MemberAssignment};
+use crate::broker::group::{Answer, Confirmation, Coordinator, GroupMember, JoinRequest, MemberAssignment};
 
 /// A membership of a [`FaultyBroker`]. Dropped while its instance lives, it leaves the group; after a crash it stays a member until
 /// [`FaultyBroker::expire_members`].
@@ -148,6 +148,14 @@ impl Coordinator for FaultyCoordinator {
         let fault = self.broker.before(Call::Other)?;
         self.line.remove(members, reason)?;
         self.broker.after(fault)
+    }
+
+    fn confirmation(&self) -> Option<Confirmation> {
+        self.line.confirmation()
+    }
+
+    fn is_settled(&self) -> bool {
+        self.line.is_settled()
     }
 }
 
