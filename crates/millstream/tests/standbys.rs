@@ -53,13 +53,22 @@ struct Watched {
 
 impl Watched {
     fn rows(&self) -> Vec<(Vec<u8>, Vec<u8>)> {
+        self.all(Space::Rows, &[0; 8], &[255; 8])
+    }
+
+    /// What was made of the rows: rankings of final windows.
+    fn rankings(&self) -> Vec<(Vec<u8>, Vec<u8>)> {
+        self.all(Space::Derived, b"", &[255; 8])
+    }
+
+    fn all(&self, space: Space, from: &[u8], to: &[u8]) -> Vec<(Vec<u8>, Vec<u8>)> {
         let Some(store) = self.last.lock().unwrap().as_ref().and_then(Weak::upgrade) else { return Vec::new() };
         let mut rows = Vec::new();
         let mut visit = |key: &[u8], value: &[u8]| {
             rows.push((key.to_vec(), value.to_vec()));
             ControlFlow::Continue(())
         };
-        store.snapshot().scan(Space::Rows, &[0; 8], &[255; 8], &mut visit).unwrap();
+        store.snapshot().scan(space, from, to, &mut visit).unwrap();
         rows
     }
 }
@@ -205,6 +214,20 @@ fn a_standby_is_promoted_in_place() {
 }
 
 #[test]
+fn a_standby_ranks_what_its_owner_ranks() {
+    let mut pair = Pair::start();
+    pair.write("a b a", 1);
+    assert_eq!(pair.standby.stores.rankings(), [], "the window is not final");
+    pair.write("c", 12);
+    pair.write("c", 25);
+    let ranked = pair.owner.stores.rankings();
+    assert!(ranked.len() >= 4, "head and pieces of two windows: {ranked:?}");
+    pair.clock.advance_ms(2_000);
+    pair.standby.step();
+    assert_eq!(pair.standby.stores.rankings(), ranked);
+}
+
+#[test]
 fn a_standby_expires_what_its_owner_expires() {
     let mut pair = Pair::start();
     pair.write("a b a", 1);
@@ -277,6 +300,28 @@ fn a_standby_takes_over_at_once_where_its_owner_is_known_to_be_dead() {
     standby.step();
     assert_eq!(standby.task().role, Role::Standby, "that was another life of it");
     standby.registry.report_dead(instance.clone(), info.incarnation);
+    standby.step();
+    let task = standby.task();
+    assert_eq!((task.role, task.state), (Role::Active, TaskState::Running));
+    assert_eq!(standby.stores.opened.load(Ordering::Relaxed), 1);
+}
+
+#[test]
+fn a_standby_takes_over_from_an_owner_that_does_not_answer_the_roll() {
+    let mut pair = Pair::start();
+    pair.write("a b a", 1);
+    let Pair { owner, mut standby, broker, clock } = pair;
+    let incarnation = standby.registry.directory().instances["0"].incarnation;
+    // It stands still.
+    std::mem::forget(owner);
+    let suspect = |standby: &Process, incarnation| standby.registry.report_silent([("0".into(), incarnation)].into());
+    suspect(&standby, incarnation + 1);
+    standby.step();
+    assert!(!broker.time_out_rebalance("app"), "that was another life of it: nobody calls the roll");
+    suspect(&standby, incarnation);
+    clock.advance_ms(300);
+    standby.step();
+    assert!(broker.time_out_rebalance("app"), "the owner has not joined again");
     standby.step();
     let task = standby.task();
     assert_eq!((task.role, task.state), (Role::Active, TaskState::Running));

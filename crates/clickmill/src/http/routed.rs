@@ -75,7 +75,7 @@ async fn together(
     // Dropping it ends what is under way.
     let (mut coming, mut failure) = (JoinSet::<Came>::new(), None);
     loop {
-        let holders = peers.holders(&input, &mill.directory());
+        let holders = peers.holders(&input, &mill.directory(), || mill.status());
         let Next::Wait { requests, until } = router.next(began.elapsed(), &holders, &hedge_after) else { break };
         for Request { id, instance, ask } in requests {
             let (service, peers) = (service.clone(), peers.clone());

@@ -129,18 +129,21 @@ impl Peers {
         self.table.events()
     }
 
-    /// Who can answer for which partition of a store, the tasks of which read that topic.
-    pub fn holders(&self, input: &Topic, directory: &Arc<Directory>) -> Arc<Holders> {
+    /// Who can answer for which partition of a store, the tasks of which read that topic. `own` tells what this instance has.
+    pub fn holders(&self, input: &Topic, directory: &Arc<Directory>, own: impl FnOnce() -> InstanceStatus) -> Arc<Holders> {
         let heard = self.table.version();
+        let is_moving = !directory.assignment.moving.is_empty();
         let mut known = self.holders.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(known) = &*known
             && known.heard == heard
             && Arc::ptr_eq(&known.directory, directory)
+            && !is_moving
         {
             return known.holders.clone();
         }
         let all = self.table.heard();
-        let statuses: Vec<&InstanceStatus> = all.values().filter_map(|heard| heard.status.as_ref()).collect();
+        let own = is_moving.then(own);
+        let statuses: Vec<&InstanceStatus> = all.values().filter_map(|heard| heard.status.as_ref()).chain(&own).collect();
         let holders = Arc::new(Holders::new(input, directory, statuses));
         *known = Some(Known { directory: directory.clone(), heard, holders: holders.clone() });
         holders

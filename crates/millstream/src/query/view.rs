@@ -68,9 +68,24 @@ impl Holders {
             let of_store = roles.active.iter().filter(|task| task.topic == *input);
             holders.owners.extend(of_store.map(|task| (task.partition, instance.clone())));
         }
+        holders.note_moving(input, directory, statuses.clone());
         holders.note_later_owners(input, directory.generation, statuses.clone());
         holders.note_copies(input, directory, statuses);
         holders
+    }
+
+    /// A task that moves is counted by its old owner until that has given it up.
+    fn note_moving<'a>(&mut self, input: &Topic, directory: &Directory, statuses: impl IntoIterator<Item = &'a InstanceStatus>) {
+        if directory.assignment.moving.is_empty() {
+            return;
+        }
+        for status in statuses {
+            let here = status.tasks.iter().filter(|task| task.role == Role::Active && task.state == TaskState::Running);
+            let moving = here.filter(|task| task.input.topic == *input && directory.assignment.moving.contains_key(&task.input));
+            for task in moving {
+                self.owners.entry(task.input.partition).or_insert_with(|| status.instance.clone());
+            }
+        }
     }
 
     fn note_later_owners<'a>(&mut self, input: &Topic, told: i32, statuses: impl IntoIterator<Item = &'a InstanceStatus>) {
@@ -165,6 +180,17 @@ mod tests {
         assert_eq!(holders.owner(Partition(0)).map(|owner| &**owner), Some("a"));
         assert_eq!(holders.owner(Partition(2)), None);
         assert_eq!(holders.copies(Partition(0)).iter().map(|copy| &**copy).collect::<Vec<_>>(), ["c", "b"]);
+    }
+
+    #[test]
+    fn what_moves_is_asked_of_its_old_owner_for_as_long_as_that_has_it() {
+        let mut directory = directory(3, &[("a", 0)], &[]);
+        let of = |partition| TopicPartition::new("shuffled", Partition(partition));
+        directory.assignment.moving.extend([(of(1), "a".into()), (of(2), "a".into())]);
+        let running = |partition| TaskReport { state: TaskState::Running, ..report(partition, Role::Active, 0) };
+        let told = [status("b", 3, vec![running(0), running(1)])];
+        let holders = Holders::new(&"shuffled".into(), &directory, &told);
+        assert_eq!([0, 1, 2].map(|p| holders.owner(Partition(p)).map(|o| &**o)), [Some("a"), Some("b"), None]);
     }
 
     #[test]

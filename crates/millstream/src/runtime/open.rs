@@ -166,6 +166,7 @@ fn replica<B: Broker>(
         identity: identity(parts, kept, described.id, changelog.partition.0)?,
         changelog,
         spec: kept.spec.clone(),
+        ranked_rows: parts.config.ranked_rows,
         now: parts.now(),
     };
     let mut replica = Replica::begin(of, open)?;

@@ -1,4 +1,4 @@
-//! A copy of a window store that tails its changelog: what a restore is, and a standby will be.
+//! A copy of a window store that tails its changelog: what restores, standbys and warm-ups are.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -13,6 +13,7 @@ use crate::store::window_store::{WindowChange, WindowStore};
 use crate::store::{Space, StateStore, StoreBatch, StoreErrorKind, StoreIdentity, StoreProvider, row};
 use crate::task::WindowedSpec;
 use crate::task::counted_with::CountedWith;
+use crate::task::output::Ranking;
 use crate::task::{TaskError, TopicIdentity};
 
 /// How often a replica that is behind says in the log how far it is.
@@ -30,6 +31,11 @@ pub(crate) struct Replica<B: Broker> {
     progress: RestoreProgress,
     /// Windows that start before it have expired.
     kept_from: Timestamp,
+    /// Windows that end at or before it change no more, by what was known of the owner before the log's end was looked up last; and those of them that
+    /// lie here as they will stay.
+    done: Timestamp,
+    complete: Timestamp,
+    ranking: Ranking,
     began: Timestamp,
     told: Timestamp,
     looked: Timestamp,
@@ -42,6 +48,8 @@ pub(crate) struct ReplicaOf<'a, B: Broker> {
     pub(crate) identity: StoreIdentity,
     pub(crate) changelog: TopicPartition,
     pub(crate) spec: WindowedSpec,
+    /// How many rows of each final window are ranked.
+    pub(crate) ranked_rows: usize,
     pub(crate) now: Timestamp,
 }
 
@@ -62,8 +70,22 @@ impl<B: Broker> Replica<B> {
         };
         let reader = broker.reader(changelog, position)?;
         let progress = RestoreProgress { from: position, position, end: log.end, records: 0, elapsed: Duration::ZERO };
-        let ReplicaOf { spec, changelog, now, .. } = of;
-        Ok(Self { store, reader, spec, changelog, progress, kept_from: Timestamp(0), began: now, told: now, looked: now })
+        let ReplicaOf { spec, changelog, now, ranked_rows, .. } = of;
+        let none = Timestamp(0);
+        Ok(Self {
+            store,
+            reader,
+            spec,
+            changelog,
+            progress,
+            kept_from: none,
+            done: none,
+            complete: none,
+            ranking: Ranking::new(ranked_rows),
+            began: now,
+            told: now,
+            looked: now,
+        })
     }
 
     pub(crate) fn progress(&self) -> RestoreProgress {
@@ -98,8 +120,9 @@ impl<B: Broker> Replica<B> {
     }
 
     /// Its owner has nothing more to do with the windows that end at or before `done`: those whose retention is over expire here as there,
-    /// and what the changelog still holds of them is passed over.
+    /// and what the changelog still holds of them is passed over. The end of the log that is looked up next lies behind all that they hold.
     pub(crate) fn owner_is_done(&mut self, done: Timestamp) -> Result<(), TaskError> {
+        self.done = self.done.max(done);
         self.kept_from = self.kept_from.max(self.spec.kept_from(done));
         self.store.expire(self.kept_from)?;
         Ok(())
@@ -113,6 +136,17 @@ impl<B: Broker> Replica<B> {
     /// The changelog's end is there now.
     pub(crate) fn look(&mut self, end: Offset, now: Timestamp) {
         (self.progress.end, self.looked) = (end, now);
+        self.ranking.resume();
+    }
+
+    /// Ranks a piece of a final window, as the owner does, so that the largest counts are found as quickly when this copy takes over. Gives whether there was
+    /// one.
+    pub(crate) fn derive(&mut self) -> Result<bool, TaskError> {
+        if !self.is_caught_up() {
+            return Ok(false);
+        }
+        self.complete = self.complete.max(self.done);
+        Ok(self.ranking.advance(&mut self.store, &self.spec.windows, self.complete)?)
     }
 
     /// The store, for its task to go on with, or for another attempt.

@@ -200,10 +200,10 @@ impl<B: Broker> StateUpdater<B> {
         }
         // A copy that is up to date holds up no restore beside it; one that is behind gets on for a while, for a turn may be long in coming.
         let wait = if replica.is_caught_up() { Duration::ZERO } else { max_wait.min(TAIL_WAIT) };
-        let (began, mut has_read) = (parts.now(), false);
+        let (began, mut has_worked) = (parts.now(), false);
         let tailed = loop {
             match replica.tail(wait, &*parts.clock) {
-                Ok(true) => has_read = true,
+                Ok(true) => has_worked = true,
                 Ok(false) => break Ok(()),
                 Err(error) => break Err(error),
             }
@@ -211,11 +211,15 @@ impl<B: Broker> StateUpdater<B> {
                 break Ok(());
             }
         };
+        let tailed = match tailed {
+            Ok(()) if role == Role::Standby && !has_worked => replica.derive().map(|derived| has_worked = derived),
+            tailed => tailed,
+        };
         match tailed {
             Ok(()) => {
                 let is_behind = !replica.is_caught_up();
                 task.publish_replica();
-                Ok((role == Role::Active || has_read || is_behind).then_some(true))
+                Ok((role == Role::Active || has_worked || is_behind).then_some(true))
             }
             // What was read and not applied is to be read again, from where the store and the changelog are now.
             Err(error) => {
