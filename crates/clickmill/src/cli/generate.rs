@@ -29,7 +29,10 @@ Examples:
 
 A bad click is one of: JSON broken off; ad_id missing, empty, too long or a number; a timestamp
 that is negative, not a time, or in the year 2100. The same seed with the same options gives the
-same bytes where --start is a fixed time.")]
+same bytes where --start is a fixed time.
+
+On Kafka the service keeps no idempotency keys: clicks whose answer was lost may be stored or not.
+They are not sent again; it says how many they are, and goes on.")]
 pub(super) struct GenerateArgs {
     /// Clicks a second [default: as fast as possible]
     #[arg(long, value_name = "N", value_parser = positive)]

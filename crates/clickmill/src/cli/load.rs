@@ -1,7 +1,11 @@
 //! `clickmill load`: clicks from files.
 
+mod interrupt;
+mod summary;
+
 use std::fs::File;
-use std::io::{self, Read, Write};
+use std::io::{self, Read};
+use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 use std::sync::mpsc;
 use std::time::Duration;
@@ -9,21 +13,25 @@ use std::time::Duration;
 use clap::Args;
 use indicatif::ProgressBar;
 
-use crate::client::{ClicksAnswer, Client, Patience};
-use crate::config::{format_size, parse_size};
-use crate::load::{self, Block, BlockError, Blocks, Fingerprint, LoadError};
+use crate::client::{ClicksAnswer, ClientError, Delivery, Outcome, Patience};
+use crate::config::{format_duration, format_size, parse_size};
+use crate::load::{self, Block, BlockError, Blocks, Fingerprint, LineSet, LoadError};
 
 use super::error::CommandError;
 use super::generate::duration;
 use super::progress::{self, Waiting};
 use super::server::ServerArgs;
-use super::table::printable;
+use interrupt::Interrupt;
+use summary::{GoOn, Summary, in_words};
 
 /// Blocks cut and decompressed while the one before is on its way.
 const BLOCKS_AHEAD: usize = 2;
 
-/// Rejected clicks that the summary shows.
-const REASONS_SHOWN: usize = 10;
+/// The most lines of a request without a key. So many may at most be stored or not where an answer is lost.
+const MOST_LINES_WITHOUT_KEY: usize = 1_000;
+
+const DEFAULT_BLOCK_SIZE: &str = "1MiB";
+const DEFAULT_RETRY_FOR: &str = "5m";
 
 /// Load files of clicks, one JSON object a line; gzip and zstd are recognised.
 #[derive(Debug, Args)]
@@ -34,30 +42,67 @@ Examples:
 
 A load that was interrupted is run again: what the service has already is not added twice. It knows
 a block by the file's contents, the block's number and the block size, so keep the block size; it
-remembers for at least 24 hours.")]
+remembers for at least 24 hours.
+
+On Kafka the service keeps no such memory, and a load that is run again adds everything again. There
+a load stops where an answer is lost, so that clicks may be stored or not: it names their lines and
+prints the command to go on, with --lines to leave out what is stored already. Those lines are sent
+again only with --may-repeat, and may then count twice; a load that has it from the start does not stop.
+Ctrl-C stops it after the request under way, with the command to go on.")]
 pub(super) struct LoadArgs {
     /// The files
     #[arg(value_name = "FILE", required = true)]
     files: Vec<PathBuf>,
+    /// Only these lines of the file, such as 5,8-10,2001- (from 2001 to the end) [default: all]
+    #[arg(long, value_name = "LINES")]
+    lines: Option<LineSet>,
+    /// Send clicks again that may be stored already, where the service keeps no idempotency keys: they may count twice
+    #[arg(long)]
+    may_repeat: bool,
     /// How many bytes of lines go out together
-    #[arg(long, value_name = "SIZE", value_parser = size, default_value = "1MiB")]
+    #[arg(long, value_name = "SIZE", value_parser = size, default_value = DEFAULT_BLOCK_SIZE)]
     block_size: usize,
     /// How long to wait for a service that is away or cannot keep up
-    #[arg(long, value_name = "DURATION", value_parser = duration, default_value = "5m")]
+    #[arg(long, value_name = "DURATION", value_parser = duration, default_value = DEFAULT_RETRY_FOR)]
     retry_for: Duration,
     #[command(flatten)]
     server: ServerArgs,
 }
 
+impl LoadArgs {
+    /// The options that a command to go on with needs, each with a blank before it.
+    fn options_given(&self, may_repeat: bool) -> String {
+        let mut options = String::new();
+        if may_repeat {
+            options += " --may-repeat";
+        }
+        if Ok(self.block_size) != size(DEFAULT_BLOCK_SIZE) {
+            options += &format!(" --block-size {}", format_size(self.block_size as u64));
+        }
+        if Ok(self.retry_for) != duration(DEFAULT_RETRY_FOR) {
+            options += &format!(" --retry-for {}", format_duration(self.retry_for));
+        }
+        if let Some(url) = self.server.url_given() {
+            options += &format!(" --url {url}");
+        }
+        options
+    }
+}
+
 pub(super) fn run(args: &LoadArgs) -> Result<(), CommandError> {
-    let client = args.server.client()?;
+    if args.lines.is_some() && args.files.len() > 1 {
+        return Err(CommandError::Usage("--lines speaks of one file: name that one only".to_owned()));
+    }
+    let mut delivery = Delivery::new(args.server.client()?, Patience(args.retry_for));
     args.files.iter().try_for_each(|path| check(path))?;
-    for path in &args.files {
-        let mut load = Load::of(path, args, &client)?;
+    let interrupt = Interrupt::default();
+    for (number, path) in args.files.iter().enumerate() {
+        let mut load = Load::of(path, args, &mut delivery, &interrupt)?;
         let outcome = load.send_all();
         load.bar.finish_and_clear();
+        let go_on = GoOn { args, path, later: &args.files[number + 1..] };
+        load.tell(&outcome, &go_on)?;
         outcome?;
-        load.summary.print(path)?;
     }
     Ok(())
 }
@@ -80,18 +125,28 @@ fn check(path: &Path) -> Result<(), CommandError> {
 /// One file on its way.
 struct Load<'a> {
     path: &'a Path,
-    client: &'a Client,
-    patience: Patience,
+    delivery: &'a mut Delivery,
+    interrupt: &'a Interrupt,
+    may_repeat: bool,
     /// What there was to load when it began.
     length: u64,
     fingerprint: Fingerprint,
     block_size: usize,
     bar: ProgressBar,
     summary: Summary,
+    /// The lines of which it is not known that they are stored or rejected.
+    left: LineSet,
+    /// Where some of them were sent and may be stored: those that were not sent.
+    unsent: Option<LineSet>,
 }
 
 impl<'a> Load<'a> {
-    fn of(path: &'a Path, args: &LoadArgs, client: &'a Client) -> Result<Self, CommandError> {
+    fn of(
+        path: &'a Path,
+        args: &LoadArgs,
+        delivery: &'a mut Delivery,
+        interrupt: &'a Interrupt,
+    ) -> Result<Self, CommandError> {
         let unreadable = |source| LoadError::Read { path: path.to_owned(), source };
         let length = path.metadata().map_err(unreadable)?.len();
         let bar = progress::bytes(length);
@@ -99,8 +154,10 @@ impl<'a> Load<'a> {
         bar.set_message("reading for the fingerprint");
         let fingerprint = load::fingerprint(path, length).map_err(unreadable)?;
         bar.set_message("");
-        let (patience, block_size) = (Patience(args.retry_for), args.block_size);
-        Ok(Self { path, client, patience, length, fingerprint, block_size, bar, summary: Summary::default() })
+        let &LoadArgs { block_size, may_repeat, .. } = args;
+        let left = args.lines.clone().unwrap_or_else(LineSet::all);
+        let summary = Summary::default();
+        Ok(Self { path, delivery, interrupt, may_repeat, length, fingerprint, block_size, bar, summary, left, unsent: None })
     }
 
     /// Sends block after block, in order, while the next ones are being read.
@@ -116,7 +173,7 @@ impl<'a> Load<'a> {
             // Owned here, so that an error drops it and the reader ends.
             let receiver = receiver;
             for block in &receiver {
-                self.send(&block.map_err(|error| LoadError::of_blocks(self.path, error))?)?;
+                self.send(block.map_err(|error| LoadError::of_blocks(self.path, error))?)?;
             }
             Ok::<_, CommandError>(())
         })?;
@@ -126,14 +183,123 @@ impl<'a> Load<'a> {
         }
     }
 
-    fn send(&mut self, block: &Block) -> Result<(), CommandError> {
-        let key = self.fingerprint.block_key(block.number, self.block_size);
-        let mut waiting = Waiting::default();
-        let mut wait = |error: &_| waiting.on(&self.bar, error);
-        let answer = self.client.post_clicks_patiently(&block.bytes, &key, self.patience, &mut wait)?;
-        waiting.end(&self.bar);
-        self.summary.add(block, &answer);
+    fn send(&mut self, block: Block) -> Result<(), CommandError> {
+        let lines_read = block.line_numbers.len();
+        let block = block.only(&self.left);
+        if block.line_numbers.is_empty() {
+            return Ok(());
+        }
+        let is_whole = block.line_numbers.len() == lines_read;
+        if self.delivery.is_without_keys() || !self.send_under_key(&block, is_whole)? {
+            for part in block.split(MOST_LINES_WITHOUT_KEY) {
+                self.send_without_key(&part)?;
+            }
+        }
         Ok(())
+    }
+
+    /// Sends a block under its key. False where the service keeps no keys.
+    fn send_under_key(&mut self, block: &Block, is_whole: bool) -> Result<bool, CommandError> {
+        let key = match is_whole {
+            true => self.fingerprint.block_key(block.number, self.block_size),
+            false => self.fingerprint.part_key(block.number, self.block_size, &block.bytes),
+        };
+        let mut waiting = Waiting::default();
+        let mut wait = |error: &ClientError| {
+            waiting.on(&self.bar, error);
+            ControlFlow::Continue(())
+        };
+        let answer = self.delivery.send_under(&key, &block.bytes, &mut wait)?;
+        waiting.end(&self.bar);
+        let Some(answer) = answer else {
+            self.interrupt.listen()?;
+            self.bar.suspend(|| {
+                eprintln!("clickmill: the service keeps no idempotency keys: a load that is run again adds everything again");
+            });
+            return Ok(false);
+        };
+        self.summary.add(block, &answer);
+        self.is_done_with(block);
+        Ok(true)
+    }
+
+    /// Sends lines without a key. Those that may be stored are sent again only where that is allowed.
+    fn send_without_key(&mut self, part: &Block) -> Result<(), CommandError> {
+        if self.interrupt.was_pressed() {
+            return Err(LoadError::BrokenOff { path: self.path.to_owned() }.into());
+        }
+        let (mut rest, mut attempts, mut waiting) = (part.clone(), self.delivery.attempts(), Waiting::default());
+        loop {
+            let mut wait = |error: &ClientError| {
+                waiting.on(&self.bar, error);
+                if self.interrupt.was_pressed() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+            };
+            let error = match self.delivery.send_once(&rest.bytes, &mut wait) {
+                Ok(Outcome::Known(answer)) => {
+                    waiting.end(&self.bar);
+                    self.summary.add(&rest, &answer);
+                    self.is_done_with(part);
+                    return Ok(());
+                }
+                Ok(Outcome::Unknown { told, error }) => {
+                    if let Some(told) = told {
+                        rest = self.settle(&rest, &told);
+                    }
+                    self.unsent = part.line_numbers.last().map(|last| self.left.from_line(last + 1));
+                    error
+                }
+                Err(error) => return Err(self.stopped(&rest, part, error)),
+            };
+            if !self.may_repeat || self.interrupt.was_pressed() || !attempts.may_go_on() {
+                return Err(self.stopped(&rest, part, error));
+            }
+            waiting.say(&self.bar, &format!("sending {} again: {error}", in_words(&rest.line_numbers, part)));
+            self.summary.repeat(rest.line_numbers.len());
+            attempts.pause(error.retry_after());
+        }
+    }
+
+    /// Takes note of the lines whose outcome is known, and gives the others.
+    fn settle(&mut self, sent: &Block, told: &ClicksAnswer) -> Block {
+        self.summary.add(sent, told);
+        let unknown: Vec<_> = told.unknown().collect();
+        let rest = sent.at(&unknown);
+        let is_known = |line: &&u64| rest.line_numbers.binary_search(line).is_err();
+        sent.line_numbers.iter().filter(is_known).for_each(|line| self.left.remove(*line));
+        rest
+    }
+
+    fn is_done_with(&mut self, block: &Block) {
+        if let Some(last) = block.line_numbers.last() {
+            self.left = self.left.from_line(last + 1);
+        }
+        self.unsent = None;
+    }
+
+    /// The error of a load that stops at lines that may be stored, or certainly are not.
+    fn stopped(&self, rest: &Block, part: &Block, error: ClientError) -> CommandError {
+        if self.unsent.is_none() {
+            return error.into();
+        }
+        let lines = in_words(&rest.line_numbers, part);
+        LoadError::OutcomeUnknown { path: self.path.to_owned(), lines, reason: error.to_string() }.into()
+    }
+
+    /// Says what became of the clicks. A load that stopped and cannot be run again as it was is told how to go on.
+    fn tell(&self, outcome: &Result<(), CommandError>, go_on: &GoOn<'_>) -> io::Result<()> {
+        let has_keys = !self.delivery.is_without_keys();
+        match outcome {
+            Ok(()) => self.summary.print(self.path, has_keys),
+            Err(_) if has_keys => Ok(()),
+            Err(error) => {
+                self.summary.print(self.path, has_keys)?;
+                match &self.unsent {
+                    Some(unsent) => go_on.print_choice(&self.left, unsent),
+                    None if matches!(error, CommandError::Load(LoadError::Changed { .. })) => Ok(()),
+                    None => go_on.print(&self.left),
+                }
+            }
+        }
     }
 }
 
@@ -143,47 +309,6 @@ fn read_ahead<R: io::BufRead>(blocks: Blocks<R>, sender: &mpsc::SyncSender<Resul
         if sender.send(block).is_err() || failed {
             return;
         }
-    }
-}
-
-/// What became of a file's clicks.
-#[derive(Default)]
-struct Summary {
-    accepted: u64,
-    already_there: u64,
-    rejected: u64,
-    reasons: Vec<(u64, String)>,
-}
-
-impl Summary {
-    fn add(&mut self, block: &Block, answer: &ClicksAnswer) {
-        self.accepted += answer.accepted;
-        if answer.replayed {
-            self.already_there += answer.accepted;
-        }
-        self.rejected += answer.rejected.len() as u64;
-        for rejected in answer.rejected.iter().take(REASONS_SHOWN.saturating_sub(self.reasons.len())) {
-            let line = block.line_numbers.get(rejected.index).copied().unwrap_or_default();
-            self.reasons.push((line, rejected.reason.clone()));
-        }
-    }
-
-    fn print(&self, path: &Path) -> io::Result<()> {
-        let Self { accepted, already_there, rejected, reasons } = self;
-        let mut out = io::stdout().lock();
-        writeln!(
-            out,
-            "{}: {accepted} accepted ({already_there} of them were there already), {rejected} rejected",
-            path.display()
-        )?;
-        for (line, reason) in reasons {
-            writeln!(out, "  line {line}: {}", printable(reason))?;
-        }
-        let more = rejected - reasons.len() as u64;
-        if more > 0 {
-            writeln!(out, "  and {more} more")?;
-        }
-        Ok(())
     }
 }
 

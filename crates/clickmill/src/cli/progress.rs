@@ -32,7 +32,11 @@ pub(super) struct Waiting {
 
 impl Waiting {
     pub(super) fn on(&mut self, bar: &ProgressBar, error: &ClientError) {
-        let message = format!("waiting: {}", printable(&error.to_string()));
+        self.say(bar, &format!("waiting: {error}"));
+    }
+
+    pub(super) fn say(&mut self, bar: &ProgressBar, message: &str) {
+        let message = printable(message);
         if !bar.is_hidden() {
             bar.set_message(message);
         } else if !self.told {

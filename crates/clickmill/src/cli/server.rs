@@ -17,6 +17,11 @@ pub(super) struct ServerArgs {
 }
 
 impl ServerArgs {
+    /// The URL of the flag, where there is one.
+    pub(super) fn url_given(&self) -> Option<&str> {
+        self.url.as_deref()
+    }
+
     pub(super) fn client(&self) -> Result<Client, ClientError> {
         let from_environment = || std::env::var("CLICKMILL_URL").ok().filter(|url| !url.is_empty());
         let url = self.url.clone().or_else(from_environment).unwrap_or_else(|| DEFAULT_URL.to_owned());

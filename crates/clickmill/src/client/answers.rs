@@ -15,6 +15,16 @@ pub struct ClicksAnswer {
     pub replayed: bool,
 }
 
+/// The reason of a click that may be stored or not.
+const UNKNOWN: &str = "unknown";
+
+impl ClicksAnswer {
+    /// The places of the clicks that may be stored or not, ascending.
+    pub fn unknown(&self) -> impl Iterator<Item = usize> + '_ {
+        self.rejected.iter().filter(|rejected| rejected.is_unknown()).map(|rejected| rejected.index)
+    }
+}
+
 /// A click that was not accepted.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 pub struct Rejected {
@@ -22,6 +32,13 @@ pub struct Rejected {
     pub index: usize,
     /// Why not.
     pub reason: String,
+}
+
+impl Rejected {
+    /// Whether it may be stored all the same.
+    pub fn is_unknown(&self) -> bool {
+        self.reason == UNKNOWN
+    }
 }
 
 /// The most clicked ads of a period.
@@ -205,6 +222,12 @@ pub(super) fn problem_in_one_line(text: &str) -> String {
     };
     let line = whole.split_whitespace().collect::<Vec<_>>().join(" ");
     if line.is_empty() { "no reason given".to_owned() } else { line }
+}
+
+/// The type of a problem; empty where it has none.
+pub(super) fn problem_type(text: &str) -> String {
+    let problem: Value = serde_json::from_str(text).unwrap_or_default();
+    problem.get("type").and_then(Value::as_str).unwrap_or_default().to_owned()
 }
 
 #[cfg(test)]

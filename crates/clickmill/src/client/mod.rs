@@ -1,8 +1,10 @@
 //! The HTTP client of the command line.
 
 mod answers;
+mod delivery;
 mod retry;
 
+use std::io::ErrorKind;
 use std::time::Duration;
 
 use serde::de::DeserializeOwned;
@@ -13,7 +15,8 @@ pub use answers::{
     AdAnswer, ClicksAnswer, ClusterAnswer, Completeness, InstanceStatus, Rejected, RestoreProgress, Stale, TaskStatus, TopAd,
     TopAnswer, TotalsAnswer, WindowCount,
 };
-pub use retry::Patience;
+pub use delivery::{Delivery, Outcome};
+pub use retry::{Attempts, Patience};
 
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(60);
@@ -23,6 +26,9 @@ const MAX_ANSWER_BYTES: u64 = 256 << 20;
 
 /// The service says with it that an answer is the one given first to the same key.
 const REPLAYED_HEADER: &str = "idempotent-replayed";
+
+/// The type of the problem of a service that keeps no idempotency keys. Nothing of the request was stored.
+const NO_KEYS_KEPT: &str = "/problems/idempotency-unavailable";
 
 /// A running service, as seen by a command. Calls block.
 #[derive(Debug, Clone)]
@@ -47,6 +53,8 @@ pub enum ClientError {
         url: String,
         /// What went wrong.
         reason: String,
+        /// Whether it went wrong before anything was sent: there was no connection.
+        unsent: bool,
     },
     /// The service refused.
     #[error("{url} answered {status}: {problem}")]
@@ -57,8 +65,12 @@ pub enum ClientError {
         status: u16,
         /// The problem's title and detail.
         problem: String,
-        /// When to try again, where the service says so.
+        /// The problem's type; empty where it says none.
+        kind: String,
+        /// When to try again, where the service says so: the same request then counts nothing twice.
         retry_after: Option<Duration>,
+        /// What became of each click, where the service knows.
+        told: Option<ClicksAnswer>,
     },
     /// The service does not take the question as it was asked.
     #[error("{url} answered 400: {problem}")]
@@ -85,6 +97,35 @@ impl ClientError {
             ClientError::NoAnswer { .. } => true,
             ClientError::Refused { status, .. } => matches!(status, 408 | 429 | 500 | 502 | 503 | 504),
             ClientError::Url { .. } | ClientError::WrongQuestion { .. } | ClientError::Unexpected { .. } => false,
+        }
+    }
+
+    /// Whether the service keeps no idempotency keys. Nothing of the request was stored.
+    pub fn keeps_no_keys(&self) -> bool {
+        matches!(self, ClientError::Refused { kind, .. } if kind == NO_KEYS_KEPT)
+    }
+
+    /// When to try again, where the service says so.
+    pub fn retry_after(&self) -> Option<Duration> {
+        if let ClientError::Refused { retry_after, .. } = self { *retry_after } else { None }
+    }
+
+    /// What became of each click, where the service knows.
+    pub fn told(&self) -> Option<&ClicksAnswer> {
+        if let ClientError::Refused { told, .. } = self { told.as_ref() } else { None }
+    }
+
+    /// Whether clicks that were sent without a key may be stored all the same, some or all of them.
+    pub fn may_have_stored(&self) -> bool {
+        match self {
+            ClientError::Url { .. } | ClientError::WrongQuestion { .. } => false,
+            ClientError::NoAnswer { unsent, .. } => !unsent,
+            ClientError::Refused { told: Some(told), .. } => told.accepted > 0 || told.unknown().next().is_some(),
+            // The service says when to try again only where that counts nothing twice, and 501 before it does anything.
+            ClientError::Refused { status, retry_after, .. } => {
+                retry_after.is_none() && matches!(status, 200..300 | 408 | 500 | 502..600)
+            }
+            ClientError::Unexpected { .. } => true,
         }
     }
 }
@@ -140,9 +181,12 @@ impl Client {
     ///
     /// # Errors
     /// Any but [`ClientError::Url`]. That all clicks were rejected is no error.
-    pub fn post_clicks(&self, lines: &[u8], idempotency_key: &str) -> Result<ClicksAnswer, ClientError> {
+    pub fn post_clicks(&self, lines: &[u8], idempotency_key: Option<&str>) -> Result<ClicksAnswer, ClientError> {
         let url = format!("{}/v1/clicks", self.base);
-        let request = self.agent.post(&url).content_type("application/x-ndjson").header("Idempotency-Key", idempotency_key);
+        let mut request = self.agent.post(&url).content_type("application/x-ndjson");
+        if let Some(key) = idempotency_key {
+            request = request.header("Idempotency-Key", key);
+        }
         let answer = Received::of(&url, request.send(lines))?;
         match answer.status {
             202 | 422 => Ok(ClicksAnswer { replayed: answer.replayed, ..parse(&url, &answer.text)? }),
@@ -161,7 +205,10 @@ struct Received {
 
 impl Received {
     fn of(url: &str, answer: Result<Response<Body>, ureq::Error>) -> Result<Self, ClientError> {
-        let no_answer = |error: ureq::Error| ClientError::NoAnswer { url: url.to_owned(), reason: error.to_string() };
+        let no_answer = |error: ureq::Error| {
+            let unsent = has_no_connection(&error);
+            ClientError::NoAnswer { url: url.to_owned(), reason: error.to_string(), unsent }
+        };
         let mut answer = answer.map_err(no_answer)?;
         let text =
             answer.body_mut().with_config().limit(MAX_ANSWER_BYTES).lossy_utf8(true).read_to_string().map_err(no_answer)?;
@@ -173,7 +220,20 @@ impl Received {
 
     fn into_refusal(self, url: String) -> ClientError {
         let problem = answers::problem_in_one_line(&self.text);
-        ClientError::Refused { url, status: self.status, problem, retry_after: self.retry_after }
+        let kind = answers::problem_type(&self.text);
+        let told = serde_json::from_str(&self.text).ok();
+        ClientError::Refused { url, status: self.status, problem, kind, retry_after: self.retry_after, told }
+    }
+}
+
+/// Whether it failed before there was a connection to send anything on.
+fn has_no_connection(error: &ureq::Error) -> bool {
+    use ureq::{Error, Timeout};
+    match error {
+        Error::Io(error) => error.kind() == ErrorKind::ConnectionRefused,
+        Error::Timeout(at) => matches!(at, Timeout::Resolve | Timeout::Connect),
+        Error::HostNotFound | Error::ConnectionFailed | Error::BadUri(_) => true,
+        _ => false,
     }
 }
 

@@ -2,6 +2,8 @@
 
 use std::io::{self, BufRead, Read};
 
+use super::LineSet;
+
 /// A line longer than this is not a click.
 pub(super) const LONGEST_LINE: usize = 16 << 20;
 
@@ -17,6 +19,48 @@ pub struct Block {
     pub bytes: Vec<u8>,
     /// The number of each line in the file, from 1.
     pub line_numbers: Vec<u64>,
+}
+
+impl Block {
+    /// The block with those of its lines that are in the set.
+    #[must_use]
+    pub fn only(self, lines: &LineSet) -> Self {
+        if self.line_numbers.iter().all(|line| lines.contains(*line)) {
+            return self;
+        }
+        self.filtered(|_, line| lines.contains(line))
+    }
+
+    /// The block with those of its lines that are at these places, ascending.
+    #[must_use]
+    pub fn at(&self, places: &[usize]) -> Self {
+        self.clone().filtered(|place, _| places.binary_search(&place).is_ok())
+    }
+
+    fn filtered(self, keeps: impl Fn(usize, u64) -> bool) -> Self {
+        let mut kept = Self { number: self.number, bytes: Vec::new(), line_numbers: Vec::new() };
+        for (place, (bytes, line)) in self.lines().enumerate() {
+            if keeps(place, line) {
+                kept.bytes.extend_from_slice(bytes);
+                kept.line_numbers.push(line);
+            }
+        }
+        kept
+    }
+
+    /// The same lines in blocks of at most that many.
+    pub fn split(&self, most_lines: usize) -> Vec<Block> {
+        let lines: Vec<_> = self.lines().collect();
+        let part = |lines: &[(&[u8], u64)]| {
+            let (bytes, line_numbers): (Vec<&[u8]>, Vec<u64>) = lines.iter().copied().unzip();
+            Block { number: self.number, bytes: bytes.concat(), line_numbers }
+        };
+        lines.chunks(most_lines).map(part).collect()
+    }
+
+    fn lines(&self) -> impl Iterator<Item = (&[u8], u64)> {
+        self.bytes.split_inclusive(|byte| *byte == b'\n').zip(self.line_numbers.iter().copied())
+    }
 }
 
 /// The blocks of a file in order. They depend on nothing but the lines and the block size.
@@ -117,6 +161,17 @@ mod tests {
     fn blocks_do_not_hold_more_lines_than_a_request_may_bring() {
         let blocks = cut(&"1\n".repeat(MOST_LINES + 1), 1 << 20);
         assert_eq!(blocks.iter().map(|block| block.line_numbers.len()).collect::<Vec<_>>(), [MOST_LINES, 1]);
+    }
+
+    #[test]
+    fn a_block_is_cut_down_to_some_of_its_lines() {
+        let block = cut("a\n\nb\nc\nd\n", 100).remove(0);
+        let lines = |block: &Block| (String::from_utf8_lossy(&block.bytes).into_owned(), block.line_numbers.clone());
+        assert_eq!(block.clone().only(&LineSet::all()), block);
+        assert_eq!(lines(&block.clone().only(&"1-3,5-".parse().expect("a set"))), ("a\nb\nd\n".to_owned(), vec![1, 3, 5]));
+        assert_eq!(lines(&block.at(&[1, 2])), ("b\nc\n".to_owned(), vec![3, 4]));
+        let parts: Vec<_> = block.split(3).iter().map(lines).collect();
+        assert_eq!(parts, [("a\nb\nc\n".to_owned(), vec![1, 3, 4]), ("d\n".to_owned(), vec![5])]);
     }
 
     #[test]

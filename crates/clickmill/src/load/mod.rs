@@ -1,11 +1,13 @@
 //! Files of clicks, cut into blocks that are always the same, so that each can be sent again and is added once.
 
 mod blocks;
+mod line_set;
 mod source;
 
 use std::path::{Path, PathBuf};
 
 pub use blocks::{Block, BlockError, Blocks};
+pub use line_set::LineSet;
 pub use source::{Fingerprint, fingerprint, open};
 
 #[cfg(test)]
@@ -32,6 +34,22 @@ pub enum LoadError {
         path: PathBuf,
         /// Its length at the beginning.
         length: u64,
+    },
+    /// The service keeps no idempotency keys, and what became of some clicks is not known.
+    #[error("{}: {lines} may be stored or not: {reason}", path.display())]
+    OutcomeUnknown {
+        /// The file.
+        path: PathBuf,
+        /// Which lines.
+        lines: String,
+        /// What went wrong.
+        reason: String,
+    },
+    /// It was broken off by a signal, between two requests.
+    #[error("{}: broken off", path.display())]
+    BrokenOff {
+        /// The file.
+        path: PathBuf,
     },
     /// A line longer than any service takes.
     #[error("{}: line {line} is longer than {limit} bytes", path.display())]

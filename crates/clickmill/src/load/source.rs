@@ -21,6 +21,11 @@ impl Fingerprint {
     pub fn block_key(&self, block: u64, block_size: usize) -> String {
         format!("{}-{block}-{block_size}", self.0)
     }
+
+    /// The idempotency key of some lines of a block of this file.
+    pub fn part_key(&self, block: u64, block_size: usize, lines: &[u8]) -> String {
+        format!("{}-{}", self.block_key(block, block_size), first_digits(Sha256::digest(lines).as_slice()))
+    }
 }
 
 /// Reads the first `length` bytes of a file for their fingerprint.
@@ -38,7 +43,12 @@ pub fn fingerprint(path: &Path, length: u64) -> io::Result<Fingerprint> {
         }
         hash.update(&buffer[..read]);
     }
-    Ok(Fingerprint(hash.finalize().iter().take(16).map(|byte| format!("{byte:02x}")).collect()))
+    Ok(Fingerprint(first_digits(hash.finalize().as_slice())))
+}
+
+/// The first 32 hex digits of a hash.
+fn first_digits(hash: &[u8]) -> String {
+    hash.iter().take(16).map(|byte| format!("{byte:02x}")).collect()
 }
 
 /// The lines in `file`, decompressed where its first bytes say that it is gzip or zstd.
