@@ -141,12 +141,7 @@ struct Load<'a> {
 }
 
 impl<'a> Load<'a> {
-    fn of(
-        path: &'a Path,
-        args: &LoadArgs,
-        delivery: &'a mut Delivery,
-        interrupt: &'a Interrupt,
-    ) -> Result<Self, CommandError> {
+    fn of(path: &'a Path, args: &LoadArgs, delivery: &'a mut Delivery, interrupt: &'a Interrupt) -> Result<Self, CommandError> {
         let unreadable = |source| LoadError::Read { path: path.to_owned(), source };
         let length = path.metadata().map_err(unreadable)?.len();
         let bar = progress::bytes(length);

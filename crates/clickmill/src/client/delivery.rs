@@ -65,7 +65,11 @@ impl Delivery {
     ///
     /// # Errors
     /// As [`Client::post_clicks_patiently`]; of none of the clicks is anything stored then.
-    pub fn send_once(&self, lines: &[u8], waiting: &mut dyn FnMut(&ClientError) -> ControlFlow<()>) -> Result<Outcome, ClientError> {
+    pub fn send_once(
+        &self,
+        lines: &[u8],
+        waiting: &mut dyn FnMut(&ClientError) -> ControlFlow<()>,
+    ) -> Result<Outcome, ClientError> {
         match self.client.post_clicks_patiently(lines, None, self.patience, waiting) {
             Ok(answer) => Ok(Outcome::Known(answer)),
             Err(error) if error.may_have_stored() => Ok(Outcome::Unknown { told: error.told().cloned(), error }),
