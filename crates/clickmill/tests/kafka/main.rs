@@ -32,6 +32,7 @@ mod java;
 mod kills;
 mod lateness;
 mod leaderless;
+mod loading;
 mod local_state;
 mod old_clicks;
 mod open_transaction;
