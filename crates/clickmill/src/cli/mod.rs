@@ -15,6 +15,7 @@ mod status;
 mod table;
 mod top;
 mod topics;
+mod watch;
 
 use std::ffi::OsString;
 use std::io::{self, ErrorKind, Write};

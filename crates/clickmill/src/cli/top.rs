@@ -1,7 +1,6 @@
 //! `clickmill top`: the most clicked ads.
 
-use std::io::{self, IsTerminal, Write};
-use std::time::Duration;
+use std::io::{self, Write};
 
 use clap::Args;
 
@@ -9,12 +8,7 @@ use crate::client::{Client, TopAnswer};
 
 use super::error::CommandError;
 use super::server::{PeriodArgs, ReadArgs, ServerArgs, completeness_line};
-use super::table;
-
-const REFRESH: Duration = Duration::from_secs(1);
-
-/// Clears from the cursor to the end of the screen.
-const CLEAR_BELOW: &str = "\x1b[J";
+use super::{table, watch};
 
 /// Show the most clicked ads of a period.
 #[derive(Debug, Args)]
@@ -59,29 +53,11 @@ pub(super) fn run(args: &TopArgs) -> Result<(), CommandError> {
 
 /// Draws the answer every second over the one before, until the program is stopped. A service that is away is waited for.
 fn watch(client: &Client, parameters: &[(&str, String)]) -> Result<(), CommandError> {
-    let terminal = io::stdout().is_terminal();
-    let mut lines_drawn = 0;
-    loop {
-        let shown = match client.get_json::<TopAnswer>("/v1/ads/top", parameters) {
-            Ok(answer) => picture(&answer),
-            Err(error) if error.is_transient() => format!("waiting: {}", table::printable(&error.to_string())),
-            Err(error) => return Err(error.into()),
-        };
-        let mut out = io::stdout().lock();
-        if terminal && lines_drawn > 0 {
-            write!(out, "\x1b[{lines_drawn}F{CLEAR_BELOW}")?;
-        }
-        writeln!(out, "{shown}")?;
-        out.flush()?;
-        drop(out);
-        lines_drawn = shown.lines().count();
-        refresh_pause();
-    }
-}
-
-#[allow(clippy::disallowed_methods, reason = "a picture for people, drawn once a second")]
-fn refresh_pause() {
-    std::thread::sleep(REFRESH);
+    watch::redraw(|| match client.get_json::<TopAnswer>("/v1/ads/top", parameters) {
+        Ok(answer) => Ok(picture(&answer)),
+        Err(error) if error.is_transient() => Ok(watch::waiting(&error)),
+        Err(error) => Err(error.into()),
+    })
 }
 
 fn picture(answer: &TopAnswer) -> String {

@@ -144,6 +144,20 @@ pub struct ClusterAnswer {
     /// The tasks that no instance owns now.
     #[serde(default)]
     pub unassigned: Vec<TaskStatus>,
+    /// The tasks that read nothing more until an operator lets them try again.
+    #[serde(default)]
+    pub quarantined: Vec<Quarantined>,
+}
+
+/// A task that reads nothing more until an operator lets it try again.
+#[derive(Debug, Clone, Deserialize)]
+pub struct Quarantined {
+    /// `<subtopology>_<partition>`.
+    pub task: String,
+    /// What was found.
+    pub reason: String,
+    /// Since when.
+    pub since: String,
 }
 
 /// One instance and what it does.

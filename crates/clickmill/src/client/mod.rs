@@ -12,8 +12,8 @@ use ureq::http::Response;
 use ureq::{Agent, Body};
 
 pub use answers::{
-    AdAnswer, ClicksAnswer, ClusterAnswer, Completeness, InstanceStatus, Rejected, RestoreProgress, Stale, TaskStatus, TopAd,
-    TopAnswer, TotalsAnswer, WindowCount,
+    AdAnswer, ClicksAnswer, ClusterAnswer, Completeness, InstanceStatus, Quarantined, Rejected, RestoreProgress, Stale,
+    TaskStatus, TopAd, TopAnswer, TotalsAnswer, WindowCount,
 };
 pub use delivery::{Delivery, Outcome};
 pub use retry::{Attempts, Patience};
