@@ -2,7 +2,7 @@
 # profile, so that RocksDB is compiled once for all of these.
 
 .DEFAULT_GOAL := help
-.PHONY: help prerequisites run test bench kafka-up kafka-down
+.PHONY: help prerequisites run cluster test bench kafka-up kafka-down
 
 help: ## Show this help
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 16
@@ -12,6 +12,9 @@ prerequisites: ## Install what is missing to build: a C++ compiler, libclang, Ru
 
 run: prerequisites ## Build, start Clickmill with generated clicks, and show the ten most clicked ads as they change
 	@scripts/run.sh
+
+cluster: prerequisites ## Build, start a real Kafka, three instances and generated clicks, and show what to look at and to kill
+	@scripts/cluster.sh
 
 test: prerequisites ## Check formatting, lints, documentation and dependencies, and run all tests
 	@scripts/test.sh

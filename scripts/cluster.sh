@@ -110,7 +110,27 @@ process_line() {
     elif [ "${starts[n]}" -gt 1 ]; then
         what="pid ${pids[n]}, started again (start ${starts[n]})"
     fi
-    echo "  instance $n  http://127.0.0.1:${ports[n]}/  $what"
+    echo "  instance $n  http://127.0.0.1:${ports[n]}/  $(instance_id "$n")  $what"
+}
+
+# The id by which an instance is known to the others.
+instance_id() {
+    cat "$dir/instance-$1/instance-id" 2>/dev/null || echo "(no id yet)"
+}
+
+# What can be done to the instances that run: one thing to each.
+examples() {
+    local n url=""
+    for ((n = 1; n <= instances; n++)); do
+        is_running "${pids[n]}" || continue
+        case $n in
+            1) printf '  %-22s its tasks go on elsewhere, and the others answer for all\n' "kill -9 ${pids[n]}" ;;
+            2) printf '  %-22s it falls silent, until kill -CONT %s\n' "kill -STOP ${pids[n]}" "${pids[n]}" ;;
+            *) printf '  %-22s it commits, hands over and leaves\n' "kill ${pids[n]}" ;;
+        esac
+        url=http://127.0.0.1:${ports[n]}
+    done
+    [ -z "$url" ] || echo "  curl '$url/v1/ads/top?from=-15m'"
 }
 
 # What the first instance that answers says of all of them.
@@ -137,25 +157,23 @@ screen() {
     for ((n = 1; n <= instances; n++)); do process_line "$n"; done
     echo
     echo "Try, in another terminal (what ends is started again after $restart_after s; Ctrl-C here ends all of it):"
-    echo "  kill -9 ${pids[1]}                 its tasks go on elsewhere, and any other instance answers for all"
-    echo "  kill -STOP ${pids[2]}              it falls silent, until kill -CONT ${pids[2]}"
-    echo "  kill ${pids[3]}                    it commits, hands over and leaves"
-    echo "  curl 'http://127.0.0.1:${ports[2]}/v1/ads/top?from=-15m'"
+    examples
     echo
     answers
 }
 
 # Draws the screen in place on a terminal, else now and then below the one before.
 show() {
-    local text
+    local text clear_to_end_of_line=$'\e[K'
     text=$(screen)
     if [ -t 1 ]; then
         # A line that is too long, or too many of them, would move what is above.
-        printf '\e[H\e[J%s\n' "$(head -n $(($(tput lines) - 1)) <<<"$text" | cut -c "1-$(tput cols)")"
+        text=$(head -n $(($(tput lines) - 1)) <<<"$text" | cut -c "1-$(tput cols)" | sed "s/\$/$clear_to_end_of_line/")
+        printf '\e[H%s\e[J\n' "$text"
         sleep 1
     else
         printf '%s\n\n' "$text"
-        for _ in 1 2 3 4 5; do
+        for _ in {1..10}; do
             tend
             sleep 1
         done
@@ -211,6 +229,7 @@ for ((n = 1; n <= instances; n++)); do
     start_clicks "$n"
 done
 started=yes
+[ ! -t 1 ] || clear
 while true; do
     is_running "$kafka_pid" || died "Kafka" "$dir/kafka/server.log"
     tend

@@ -1,4 +1,4 @@
-//! The page at `/`: the top ten and the total, live.
+//! The page at `/`: the top ten, the total, and the instances where there are several, live.
 
 use axum::http::{HeaderName, header};
 use axum::response::{Html, IntoResponse};
