@@ -38,6 +38,16 @@ end_all() {
     done
 }
 
+# Ends what a run has left behind that was killed itself. A process id may be somebody else's by now.
+end_leftovers() {
+    local file pid
+    for file in "$dir"/*.pid; do
+        pid=$(cat "$file" 2>/dev/null) || continue
+        if tr '\0' ' ' 2>/dev/null <"/proc/$pid/cmdline" | grep -q "^$clickmill "; then end_all "$pid"; fi
+    done
+    KAFKA_DIR=$dir/kafka scripts/kafka-down.sh >/dev/null
+}
+
 stop() {
     trap '' INT TERM
     trap - EXIT
@@ -70,6 +80,7 @@ start_instance() {
         >>"$dir/instance-$n.log" 2>&1 </dev/null &
     pids[n]=$!
     disown "$!"
+    echo "${pids[n]}" >"$dir/instance-$n.pid"
     gone_since[n]=""
     starts[n]=$((${starts[n]:-0} + 1))
 }
@@ -80,6 +91,7 @@ start_clicks() {
         --seed "$RANDOM" >>"$dir/clicks-$n.log" 2>&1 </dev/null &
     generate_pids[n]=$!
     disown "$!"
+    echo "${generate_pids[n]}" >"$dir/clicks-$n.pid"
 }
 
 # Starts again what has been gone for long enough.
@@ -191,6 +203,7 @@ fi
 cargo build --locked --workspace
 clickmill="${CARGO_TARGET_DIR:-target}/debug/clickmill"
 
+[ ! -e "$dir" ] || end_leftovers
 rm -rf "$dir"
 mkdir -p "$dir"
 echo "$$" >"$lock"
