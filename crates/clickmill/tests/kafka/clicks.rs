@@ -9,6 +9,7 @@ use rdkafka::ClientConfig;
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::producer::{BaseRecord, DefaultProducerContext, Producer, ThreadedProducer};
 
+use crate::sent::Sent;
 use crate::service::pause;
 
 pub(crate) const MINUTE_MS: i64 = 60 * 1000;
@@ -41,6 +42,8 @@ pub(crate) struct Click {
     key: String,
     value: String,
     timestamp: i64,
+    /// The ad and the event time, where it is one.
+    good: Option<(u64, i64)>,
 }
 
 impl Clicks {
@@ -89,7 +92,8 @@ impl Clicks {
         let recorded = timestamp + self.recorded_after_ms;
         let is_bad = (self.late_share..self.late_share + self.bad_share).contains(&kind);
         let value = if is_bad { bad(number, recorded) } else { self.good(number, ad, event_time) };
-        Click { partition, key: format!("user-{}", random.below(10_000)), value, timestamp: recorded }
+        let good = (!is_bad).then_some((ad, event_time));
+        Click { partition, key: format!("user-{}", random.below(10_000)), value, timestamp: recorded, good }
     }
 
     fn good(&self, number: u64, ad: u64, event_time: i64) -> String {
@@ -135,6 +139,7 @@ impl Random {
 pub(crate) struct Writer {
     thread: JoinHandle<()>,
     finishes: Arc<AtomicBool>,
+    sent: Arc<Sent>,
 }
 
 /// Clicks a second at the end.
@@ -143,11 +148,16 @@ const TRICKLE: u64 = 20;
 impl Writer {
     /// Starts to write so many clicks a second.
     pub(crate) fn start(servers: &str, topic: &str, clicks: &Clicks, rate: u64) -> Self {
-        let finishes = Arc::new(AtomicBool::new(false));
+        let (finishes, sent) = (Arc::new(AtomicBool::new(false)), Arc::new(Sent::default()));
         let (topic, clicks) = (topic.to_owned(), clicks.clone());
-        let (producer, told_to_finish) = (producer(servers), finishes.clone());
-        let thread = std::thread::spawn(move || write(&producer, &topic, &clicks, rate, &told_to_finish));
-        Self { thread, finishes }
+        let (producer, told_to_finish, noted) = (producer(servers), finishes.clone(), sent.clone());
+        let thread = std::thread::spawn(move || write(&producer, &topic, &clicks, rate, &told_to_finish, &noted));
+        Self { thread, finishes, sent }
+    }
+
+    /// What it has sent.
+    pub(crate) fn sent(&self) -> Arc<Sent> {
+        self.sent.clone()
     }
 
     /// Writes the rest, as fast as it goes.
@@ -159,7 +169,7 @@ impl Writer {
 
 /// Writes all clicks as fast as it goes.
 pub(crate) fn write_all(servers: &str, topic: &str, clicks: &Clicks) {
-    write(&producer(servers), topic, clicks, 1, &AtomicBool::new(true));
+    write(&producer(servers), topic, clicks, 1, &AtomicBool::new(true), &Sent::default());
 }
 
 type ClicksProducer = ThreadedProducer<DefaultProducerContext>;
@@ -170,7 +180,7 @@ fn producer(servers: &str) -> ClicksProducer {
     config.set("reconnect.backoff.max.ms", "1000").create().unwrap()
 }
 
-fn write(producer: &ClicksProducer, topic: &str, clicks: &Clicks, rate: u64, finishes: &AtomicBool) {
+fn write(producer: &ClicksProducer, topic: &str, clicks: &Clicks, rate: u64, finishes: &AtomicBool, sent: &Sent) {
     let mut due = Instant::now();
     for number in 0..clicks.count {
         let rate = if number < clicks.count / 20 * 19 { rate } else { TRICKLE };
@@ -178,7 +188,11 @@ fn write(producer: &ClicksProducer, topic: &str, clicks: &Clicks, rate: u64, fin
         while !finishes.load(Ordering::Relaxed) && Instant::now() < due {
             pause(Duration::from_millis(2));
         }
-        send(producer, topic, &clicks.nth(number));
+        let click = clicks.nth(number);
+        if let Some((ad, event_time)) = click.good {
+            sent.note(ad, event_time);
+        }
+        send(producer, topic, &click);
     }
     producer.flush(PATIENCE).unwrap();
 }

@@ -75,12 +75,12 @@ fn header<'a>(record: &'a BorrowedMessage<'_>, name: &str) -> &'a str {
     std::str::from_utf8(value.unwrap()).unwrap()
 }
 
-fn ad_window(key: &[u8]) -> AdWindow {
+pub(crate) fn ad_window(key: &[u8]) -> AdWindow {
     let (ad, start) = key.split_last_chunk::<8>().unwrap();
     (std::str::from_utf8(ad).unwrap().into(), i64::from_be_bytes(*start))
 }
 
-fn count(value: &[u8]) -> i64 {
+pub(crate) fn count(value: &[u8]) -> i64 {
     i64::from_be_bytes(value.try_into().unwrap())
 }
 

@@ -17,13 +17,18 @@
 
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
+mod answers;
 mod any_instance;
 mod between;
+mod bounds;
 mod broker_killed;
 mod clicks;
 mod cluster;
+mod committed;
 mod connections;
 mod counts;
+mod failures;
+mod fleet;
 mod found;
 mod full_disk;
 mod growth;
@@ -40,6 +45,7 @@ mod proxy;
 mod restoring;
 mod scenario;
 mod security;
+mod sent;
 #[path = "../service/mod.rs"]
 mod service;
 mod silent;

@@ -109,17 +109,22 @@ pub(crate) fn committed(servers: &str, group: &str, topic: &str) -> Vec<Option<i
     committed.elements().iter().map(|element| offset(element.offset())).collect()
 }
 
-/// Visits everything that is committed, each partition in its order. No transaction may stay open.
-pub(crate) fn read(servers: &str, topic: &str, mut visit: impl FnMut(&BorrowedMessage<'_>)) {
-    let consumer = consumer(servers, "reader", "read_committed");
-    let count = partition_count(&consumer, topic);
-    wait_for_open_transactions(servers, topic);
+/// A consumer of what is committed, from the beginning of each partition on.
+pub(crate) fn from_the_beginning(servers: &str, topic: &str) -> BaseConsumer {
+    let consumer = consumer(servers, "follower", "read_committed");
     let mut list = TopicPartitionList::new();
-    for partition in 0..count {
+    for partition in 0..partition_count(&consumer, topic) {
         list.add_partition_offset(topic, partition, Offset::Beginning).unwrap();
     }
     consumer.assign(&list).unwrap();
-    let mut unread: BTreeSet<i32> = (0..count).collect();
+    consumer
+}
+
+/// Visits everything that is committed, each partition in its order. No transaction may stay open.
+pub(crate) fn read(servers: &str, topic: &str, mut visit: impl FnMut(&BorrowedMessage<'_>)) {
+    wait_for_open_transactions(servers, topic);
+    let consumer = from_the_beginning(servers, topic);
+    let mut unread: BTreeSet<i32> = (0..partition_count(&consumer, topic)).collect();
     let mut moved = Instant::now();
     while !unread.is_empty() {
         assert!(moved.elapsed() < PATIENCE, "{topic}: partitions {unread:?} are not read to their ends");

@@ -152,7 +152,7 @@ impl Service {
 
     /// The answer, or none where none came.
     pub(crate) fn try_get(&self, path: &str) -> Option<Answer> {
-        read(self.agent.get(format!("{}{path}", self.url())).call())
+        read(self.agent.get(format!("{}{path}", self.url())).call().ok()?)
     }
 
     /// The text of an answer, or none where none came.
@@ -166,12 +166,12 @@ impl Service {
         if let Some(key) = key {
             request = request.header("idempotency-key", key);
         }
-        read(request.send(lines))
+        read(request.send(lines).ok()?)
     }
 
     /// Lets a quarantined task try again, and gives the status of the answer.
     pub(crate) fn retry(&self, task: &str) -> u16 {
-        read(self.agent.post(format!("{}/v1/cluster/tasks/{task}/retry", self.url())).send("")).unwrap().status
+        read(self.agent.post(format!("{}/v1/cluster/tasks/{task}/retry", self.url())).send("").unwrap()).unwrap().status
     }
 
     /// Ends the process as a crash would.
@@ -289,7 +289,8 @@ pub(crate) fn pause(time: Duration) {
     }
 }
 
-fn free_port() -> u16 {
+/// A port that nothing listens on, and that no outgoing connection is given.
+pub(crate) fn free_port() -> u16 {
     static TRIED: AtomicU16 = AtomicU16::new(0);
     let first = std::process::id().wrapping_mul(37) as u16 % PORTS.len() as u16;
     loop {
@@ -300,8 +301,8 @@ fn free_port() -> u16 {
     }
 }
 
-fn read(answer: Result<ureq::http::Response<ureq::Body>, ureq::Error>) -> Option<Answer> {
-    let mut answer = answer.ok()?;
+/// Reads an answer to its end; none where that does not come.
+pub(crate) fn read(mut answer: ureq::http::Response<ureq::Body>) -> Option<Answer> {
     let retry_after = answer.headers().get("retry-after").map(|seconds| seconds.to_str().unwrap().parse().unwrap());
     let text = answer.body_mut().with_config().limit(1 << 30).read_to_string().ok()?;
     Some(Answer { status: answer.status().as_u16(), retry_after, json: serde_json::from_str(&text).unwrap_or_default() })
