@@ -35,22 +35,36 @@ impl Cluster {
 
     /// As [`Cluster::start`], with further properties of the servers, over those that are set anyway.
     pub fn start_with(nodes: usize, properties: &[(&str, &str)]) -> Self {
-        Self::start_from(&jars(None), nodes, properties)
+        Self::start_from(&jars(None), free_ports(nodes), properties)
+    }
+
+    /// One node that listens on another port too, which is returned: who connects to that one is told to go on to the address `advertised`, that of a
+    /// proxy.
+    pub fn start_with_another_address(advertised: &str) -> (Self, u16) {
+        let ports = free_ports(2);
+        let (Ports { broker, controller }, another) = (ports[0], ports[1].broker);
+        let own = format!("PLAINTEXT://127.0.0.1:{broker}");
+        let properties = [
+            ("listeners", format!("{own},CONTROLLER://127.0.0.1:{controller},ANOTHER://127.0.0.1:{another}")),
+            ("advertised.listeners", format!("{own},ANOTHER://{advertised}")),
+            ("listener.security.protocol.map", "CONTROLLER:PLAINTEXT,PLAINTEXT:PLAINTEXT,ANOTHER:PLAINTEXT".to_owned()),
+        ];
+        let properties: Vec<_> = properties.iter().map(|(key, value)| (*key, value.as_str())).collect();
+        (Self::start_from(&jars(None), vec![ports[0]], &properties), another)
     }
 
     /// As [`Cluster::start`], of another version of Apache Kafka than all others.
     pub fn start_version(version: &str, nodes: usize) -> Self {
-        Self::start_from(&jars(Some(version)), nodes, &[])
+        Self::start_from(&jars(Some(version)), free_ports(nodes), &[])
     }
 
-    fn start_from(jars: &Path, nodes: usize, properties: &[(&str, &str)]) -> Self {
-        let ports = free_ports(nodes);
+    fn start_from(jars: &Path, ports: Vec<Ports>, properties: &[(&str, &str)]) -> Self {
         let cluster_id = random_cluster_id();
         let node = |index| {
             let properties = server_properties(index, &ports, properties);
             Mutex::new(Node::format(jars, ports[index].broker, &cluster_id, &properties))
         };
-        let nodes: Vec<_> = (0..nodes).map(node).collect();
+        let nodes: Vec<_> = (0..ports.len()).map(node).collect();
         let servers: Vec<_> = ports.iter().map(|ports| format!("127.0.0.1:{}", ports.broker)).collect();
         let cluster = Self { nodes, bootstrap_servers: servers.join(",") };
         // All at once: controllers need a majority before any is ready.

@@ -50,6 +50,8 @@ struct Target {
     lives: AtomicBool,
     /// How often that has changed.
     changes: AtomicU64,
+    /// When it has changed last.
+    since: Mutex<Instant>,
 }
 
 struct Shared {
@@ -70,7 +72,8 @@ pub(crate) struct Watch {
 impl Watch {
     /// Begins to ask for a period, `from=…&to=…`. Until told otherwise all instances are dead.
     pub(crate) fn start(urls: Vec<String>, period: String, bounds: Bounds) -> Self {
-        let target = |url| Target { url, lives: AtomicBool::new(false), changes: AtomicU64::new(0) };
+        let target =
+            |url| Target { url, lives: AtomicBool::new(false), changes: AtomicU64::new(0), since: Mutex::new(Instant::now()) };
         let targets: Vec<_> = urls.into_iter().map(target).collect();
         let (asked, wrong, stops) = (Mutex::default(), Mutex::default(), AtomicBool::new(false));
         let shared = Arc::new(Shared { bounds, period, targets, asked, wrong, stops });
@@ -87,8 +90,13 @@ impl Watch {
     /// From now on the instance has to answer, or need not.
     pub(crate) fn expect(&self, instance: usize, lives: bool) {
         let target = &self.shared.targets[instance];
+        *lock(&target.since) = Instant::now();
         target.lives.store(lives, Ordering::SeqCst);
         target.changes.fetch_add(1, Ordering::SeqCst);
+    }
+
+    pub(crate) fn is_expected(&self, instance: usize) -> bool {
+        self.shared.targets[instance].lives.load(Ordering::SeqCst)
     }
 
     /// Fails where an answer was wrong.
@@ -101,7 +109,8 @@ impl Watch {
     pub(crate) fn since(&self, from: Instant) -> Seen {
         let all = lock(&self.shared.asked);
         let asked = all.iter().rev().take_while(|asked| asked.ended + TIMEOUT >= from).filter(|asked| asked.ended >= from);
-        Seen::of(from, asked.filter(|asked| asked.of_living))
+        let survived = |instance: usize| *lock(&self.shared.targets[instance].since) < from;
+        Seen::of(from, asked.filter(|asked| asked.of_living), survived)
     }
 }
 
@@ -193,7 +202,7 @@ pub(crate) struct Seen {
     pub(crate) stale: usize,
     /// Of those which allowed stale answers, those without any.
     pub(crate) stale_failed: usize,
-    /// Until complete answers to each kind of question were there again at each instance.
+    /// Until complete answers to each kind of question were there again at each instance that lived all the time.
     pub(crate) back_after: BTreeMap<Kind, Duration>,
     /// The longest that an instance has given no complete answer to a kind of question.
     pub(crate) longest_gap: Duration,
@@ -201,7 +210,7 @@ pub(crate) struct Seen {
 }
 
 impl Seen {
-    fn of<'a>(from: Instant, asked: impl Iterator<Item = &'a Asked>) -> Self {
+    fn of<'a>(from: Instant, asked: impl Iterator<Item = &'a Asked>, survived: impl Fn(usize) -> bool) -> Self {
         let mut seen = Self::default();
         let mut complete: BTreeMap<(Kind, usize), Vec<&Asked>> = BTreeMap::new();
         for asked in asked {
@@ -218,11 +227,13 @@ impl Seen {
                 complete.entry((asked.kind, asked.instance)).or_default().push(asked);
             }
         }
-        for ((kind, _), mut answers) in complete {
+        for ((kind, instance), mut answers) in complete {
             answers.sort_by_key(|asked| asked.ended);
             let gaps = answers.windows(2).map(|two| two[1].ended - two[0].ended);
             seen.longest_gap = gaps.max().unwrap_or_default().max(seen.longest_gap);
-            if let Some(first) = answers.iter().find(|asked| asked.began >= from) {
+            if survived(instance)
+                && let Some(first) = answers.iter().find(|asked| asked.began >= from)
+            {
                 let back = seen.back_after.entry(kind).or_default();
                 *back = (*back).max(first.ended - from);
             }

@@ -76,7 +76,8 @@ impl Bounds {
         self.check_sent(kind, &said)?;
         check_at_least(kind, &said, &known.answered.largest).map_err(|error| format!("{error} in an answer before"))?;
         check_at_least(kind, &said, &known.committed).map_err(|error| format!("{error} committed before"))?;
-        for (window, clicks) in known.answered.finals.iter().filter(|((of, _), _)| *of == kind).map(|((_, at), clicks)| (at, clicks))
+        for (window, clicks) in
+            known.answered.finals.iter().filter(|((of, _), _)| *of == kind).map(|((_, at), clicks)| (at, clicks))
         {
             let now = said.windows.get(window).copied().unwrap_or(0);
             if now != *clicks {

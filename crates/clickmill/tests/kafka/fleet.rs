@@ -88,8 +88,11 @@ impl Fleet {
     pub(crate) fn wait_until_at_rest(&self) {
         let copies = if self.up().count() > 1 { self.scenario.clicks.partitions as usize } else { 0 };
         wait("at rest", || {
-            let is_ready = |(_, instance): (usize, &Service)| instance.try_get("/readyz").is_some_and(|answer| answer.status == 200);
-            self.sum(running_tasks) == self.scenario.task_count() && self.sum(caught_up_copies) == copies && self.up().all(is_ready)
+            let is_ready =
+                |(_, instance): (usize, &Service)| instance.try_get("/readyz").is_some_and(|answer| answer.status == 200);
+            self.sum(running_tasks) == self.scenario.task_count()
+                && self.sum(caught_up_copies) == copies
+                && self.up().all(is_ready)
         });
     }
 
@@ -107,7 +110,7 @@ impl Fleet {
         fail(self);
         self.wait_until_at_rest();
         let at_rest = self.fault.elapsed();
-        self.up().for_each(|(number, _)| self.watch.expect(number, true));
+        self.up().filter(|(number, _)| !self.watch.is_expected(*number)).for_each(|(number, _)| self.watch.expect(number, true));
         // So that each is asked again.
         pause(Duration::from_millis(300));
         let seen = self.watch.since(self.fault);

@@ -27,6 +27,7 @@ mod cluster;
 mod committed;
 mod connections;
 mod counts;
+mod cut_off;
 mod failures;
 mod fleet;
 mod found;

@@ -1,4 +1,5 @@
-//! A TCP proxy in front of a broker, which can let any failure of a network happen. The broker's advertised listener must lead to it.
+//! A TCP proxy in front of a broker or an instance, which can let any failure of a network happen. What it stands before must be known to all by the
+//! address of the proxy: the broker's advertised listener, the `server.advertise` of an instance.
 
 use std::io::{Read, Write};
 use std::net::{Shutdown, TcpListener, TcpStream};
@@ -37,26 +38,41 @@ struct Network {
     answer_bytes_per_second: AtomicU64,
     /// Whatever is sent is swallowed, and no connection ends.
     is_silent: AtomicBool,
+    /// Nobody listens.
+    refuses: AtomicBool,
     armed: Mutex<Option<Loss>>,
+    /// Whether what clients send are Kafka's requests, which can be told apart.
+    is_of_kafka: bool,
     connections: Mutex<Vec<(TcpStream, TcpStream)>>,
 }
 
 impl Proxy {
-    /// A proxy that has nobody to lead to yet.
+    /// A proxy of a broker that has nobody to lead to yet.
     pub(crate) fn start() -> Self {
+        Self::start_with(Network { is_of_kafka: true, ..Network::default() })
+    }
+
+    /// A proxy that carries anything to that port.
+    pub(crate) fn before(port: u16) -> Self {
+        let proxy = Self::start_with(Network::default());
+        proxy.lead_to(port);
+        proxy
+    }
+
+    fn start_with(network: Network) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-        let (port, network) = (listener.local_addr().unwrap().port(), Arc::new(Network::default()));
+        let (port, network) = (listener.local_addr().unwrap().port(), Arc::new(network));
         let of_listener = network.clone();
-        std::thread::spawn(move || {
-            for client in listener.incoming().flatten() {
-                of_listener.connect(client);
-            }
-        });
+        std::thread::spawn(move || of_listener.listen(listener));
         Self { port, network }
     }
 
     pub(crate) fn address(&self) -> String {
         format!("127.0.0.1:{}", self.port)
+    }
+
+    pub(crate) fn leads_to(&self) -> u16 {
+        self.network.broker_port.load(Ordering::SeqCst)
     }
 
     pub(crate) fn lead_to(&self, broker_port: u16) {
@@ -99,6 +115,21 @@ impl Proxy {
         *self.network.armed.lock().unwrap() = Some(loss);
     }
 
+    /// Swallows whatever is sent, and whatever new connections send. No connection ends.
+    pub(crate) fn fall_silent(&self) {
+        self.network.is_silent.store(true, Ordering::SeqCst);
+    }
+
+    /// Ends all connections, and for some time nobody listens: it looks as if the process at the other end had ended.
+    pub(crate) fn refuse_for(&self, time: Duration) {
+        self.network.refuses.store(true, Ordering::SeqCst);
+        // It has to notice.
+        let _ = TcpStream::connect(("127.0.0.1", self.port));
+        self.cut();
+        pause(time);
+        self.network.refuses.store(false, Ordering::SeqCst);
+    }
+
     pub(crate) fn wait_until_silent(&self) {
         let began = Instant::now();
         while !self.network.is_silent.load(Ordering::SeqCst) {
@@ -117,6 +148,23 @@ impl Proxy {
 }
 
 impl Network {
+    /// Takes connections, but for the times when nobody is to listen.
+    fn listen(self: Arc<Self>, mut listener: TcpListener) {
+        let address = listener.local_addr().unwrap();
+        loop {
+            let client = listener.accept();
+            if self.refuses.load(Ordering::SeqCst) {
+                drop((client, listener));
+                while self.refuses.load(Ordering::SeqCst) {
+                    pause(Duration::from_millis(5));
+                }
+                listener = TcpListener::bind(address).unwrap();
+            } else if let Ok((client, _)) = client {
+                self.connect(client);
+            }
+        }
+    }
+
     fn connect(self: &Arc<Self>, client: TcpStream) {
         let Ok(broker) = TcpStream::connect(("127.0.0.1", self.broker_port.load(Ordering::SeqCst))) else { return };
         let _ = (client.set_nodelay(true), broker.set_nodelay(true));
@@ -125,8 +173,11 @@ impl Network {
         let (requests, answers) = (self.clone(), self.clone());
         let (from_client, to_broker) = (double(&client), double(&broker));
         // Each ends with its connection.
-        std::thread::spawn(move || requests.carry_requests(from_client, to_broker));
-        std::thread::spawn(move || answers.carry_answers(broker, client));
+        std::thread::spawn(move || match requests.is_of_kafka {
+            true => requests.carry_requests(from_client, to_broker),
+            false => requests.carry(from_client, to_broker),
+        });
+        std::thread::spawn(move || answers.carry(broker, client));
     }
 
     /// Request by request, since they are looked at.
@@ -147,7 +198,7 @@ impl Network {
         }
     }
 
-    fn carry_answers(&self, mut from: TcpStream, mut to: TcpStream) -> Option<()> {
+    fn carry(&self, mut from: TcpStream, mut to: TcpStream) -> Option<()> {
         let mut buffer = vec![0; 64 << 10];
         loop {
             let Some(length) = from.read(&mut buffer).ok().filter(|length| *length > 0) else {

@@ -7,6 +7,7 @@ use serde_json::Value;
 use tempfile::TempDir;
 
 use crate::clicks::{self, Clicks, MINUTE_MS, Writer};
+use crate::proxy::Proxy;
 use crate::service::Service;
 use crate::topic;
 
@@ -63,6 +64,13 @@ impl Scenario {
     /// An instance with a directory of its own, not yet running.
     pub(crate) fn instance(&self, number: usize) -> Service {
         Service::new(&self.instance_dir(number), &self.configuration())
+    }
+
+    /// An instance that the others know by the address of a proxy.
+    pub(crate) fn instance_behind(&self, number: usize, proxy: &Proxy) -> Service {
+        let (listen, advertise) = (proxy.leads_to(), proxy.address());
+        let server = format!("[server]\npeer_listen = \"127.0.0.1:{listen}\"\nadvertise = \"{advertise}\"\n");
+        Service::new(&self.instance_dir(number), &(self.configuration() + &server))
     }
 
     pub(crate) fn instance_dir(&self, number: usize) -> PathBuf {
