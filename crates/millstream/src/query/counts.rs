@@ -163,7 +163,11 @@ impl<B: Broker> Counts<B> {
     fn copies(&self, ask: &Ask) -> Vec<Copy> {
         let copy = |&partition: &Partition| {
             let entry = self.registry.store(&self.store, partition)?;
-            let standing = entry.restoring.map_or(Standing::Active, |lag| Standing::Stale { lag: Some(lag) });
+            let standing = match entry.restoring {
+                _ if entry.is_lost => Standing::Stale { lag: None },
+                Some(lag) => Standing::Stale { lag: Some(lag) },
+                None => Standing::Active,
+            };
             let part = Part { partition, standing, position: entry.position, closed_through: entry.time.closed_through };
             is_good_enough(&part, ask.read).then_some(Copy { part, store: entry.store })
         };
@@ -215,7 +219,7 @@ impl<B: Broker> Counts<B> {
     fn parts_of(&self, ask: &Ask, copies: &[Copy], counts: PartialCounts) -> Parts {
         let is_owner = self.lease.may_answer_as_active();
         let part = |copy: &Copy| match copy.part.standing {
-            Standing::Active if !is_owner => Part { standing: Standing::Stale { lag: None }, ..copy.part },
+            Standing::Active if !is_owner || self.was_lost(copy) => Part { standing: Standing::Stale { lag: None }, ..copy.part },
             _ => copy.part,
         };
         let parts: Vec<Part> = copies.iter().map(part).collect();
@@ -224,6 +228,12 @@ impl<B: Broker> Counts<B> {
             return Parts { generation, parts, counts };
         }
         Parts { generation, parts: Vec::new(), counts: PartialCounts::none(&ask.question) }
+    }
+
+    /// Whether the task of a copy was lost, or given up, since the copy was looked up.
+    fn was_lost(&self, copy: &Copy) -> bool {
+        let now = self.registry.store(&self.store, copy.part.partition);
+        now.is_none_or(|now| now.is_lost || !Arc::ptr_eq(&now.store, &copy.store))
     }
 
     /// What an answer waits for that rests on a task in quarantine.

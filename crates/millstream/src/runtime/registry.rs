@@ -46,6 +46,8 @@ struct Inner {
     /// Changelog records that were replayed, all restores together.
     restored: u64,
     serials: Serial,
+    /// What tasks up to this one had was lost with a membership, whether they know it yet or not.
+    lost: Serial,
 }
 
 /// Which task object has put something. One that has been lost without knowing it yet must not take away what its successor has put.
@@ -148,6 +150,8 @@ pub(crate) struct StoreEntry {
     pub(crate) store: Arc<dyn StateStore>,
     /// How many changelog records it may be behind: none once its task runs.
     pub(crate) restoring: Option<u64>,
+    /// Whether its task was lost: others may have counted on since.
+    pub(crate) is_lost: bool,
     /// The position of its task that the store holds everything before; none while it is behind.
     pub(crate) position: Option<Offset>,
     pub(crate) time: CommittedTime,
@@ -216,9 +220,15 @@ impl Registry {
         self.requests.store(inner.retries.len() + inner.damaged.len(), Ordering::Relaxed);
     }
 
-    /// The group has told the instance what is its own, or has let it go.
+    /// The group has told the instance what is its own, or has let it go. Then it has no task from now on, and its stores are copies, though a thread
+    /// may take a while to see that.
     pub(crate) fn put_member(&self, is_member: bool) {
-        self.lock().is_member = is_member;
+        let mut inner = self.lock();
+        inner.is_member = is_member;
+        if !is_member {
+            inner.tasks.clear();
+            inner.lost = inner.serials;
+        }
     }
 
     /// That life of another instance has ended: the group need not wait for its session.
@@ -321,7 +331,9 @@ impl Registry {
     }
 
     pub(crate) fn store(&self, store: &Arc<str>, partition: Partition) -> Option<StoreEntry> {
-        self.lock().stores.get(&(store.clone(), partition)).map(|(_, entry)| entry.clone())
+        let inner = self.lock();
+        let (serial, entry) = inner.stores.get(&(store.clone(), partition))?;
+        Some(StoreEntry { is_lost: *serial <= inner.lost, ..entry.clone() })
     }
 
     fn lock(&self) -> MutexGuard<'_, Inner> {

@@ -377,7 +377,7 @@ impl<B: Broker> Task<B> {
         self.view.update(|status| status.restore = Some(replica.progress()));
         // A copy that is behind calls nothing final.
         let (store, restoring) = (replica.state_store().clone(), Some(replica.lag()));
-        self.view.put_store(StoreEntry { store, restoring, position: None, time: CommittedTime::default() });
+        self.view.put_store(StoreEntry { store, restoring, is_lost: false, position: None, time: CommittedTime::default() });
     }
 
     /// Nobody is answered from its store.
@@ -408,7 +408,7 @@ impl<B: Broker> Task<B> {
             _ => return,
         };
         if let Some(store) = processor.state_store() {
-            self.view.put_store(StoreEntry { store: store.clone(), restoring, position, time });
+            self.view.put_store(StoreEntry { store: store.clone(), restoring, is_lost: false, position, time });
         }
     }
 
