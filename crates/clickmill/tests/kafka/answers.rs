@@ -199,6 +199,8 @@ pub(crate) struct Seen {
     /// Those without an answer, and answers that were not complete; where stale answers were allowed, the former only. By what they said.
     pub(crate) incomplete: BTreeMap<String, usize>,
     pub(crate) failed: BTreeMap<String, usize>,
+    /// Since the failure, when the first and the last of those came.
+    unanswered: Option<(Duration, Duration)>,
     pub(crate) stale: usize,
     /// Of those which allowed stale answers, those without any.
     pub(crate) stale_failed: usize,
@@ -221,6 +223,11 @@ impl Seen {
                 Outcome::Failed(error) => *seen.failed.entry(error.clone()).or_default() += 1,
             }
             let is_answered = matches!(asked.outcome, Outcome::Complete | Outcome::Part);
+            if !is_answered {
+                let at = asked.ended - from;
+                let (first, last) = seen.unanswered.unwrap_or((at, at));
+                seen.unanswered = Some((first.min(at), last.max(at)));
+            }
             seen.stale_failed += usize::from(asked.allow_stale && !is_answered);
             seen.slowest = seen.slowest.max(asked.ended - asked.began);
             if asked.outcome == Outcome::Complete && !asked.allow_stale {
@@ -241,9 +248,9 @@ impl Seen {
         seen
     }
 
-    /// Whether every question to a living instance was answered completely.
-    pub(crate) fn is_all_complete(&self) -> bool {
-        self.incomplete.is_empty() && self.failed.is_empty() && self.stale == 0
+    /// Questions without an answer.
+    pub(crate) fn unanswered(&self) -> usize {
+        self.incomplete.values().chain(self.failed.values()).sum()
     }
 
     /// Until all kinds of questions were answered completely again.
@@ -256,6 +263,9 @@ impl fmt::Display for Seen {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { complete, incomplete, failed, stale, stale_failed, .. } = self;
         write!(f, "{complete} complete, refused {incomplete:?}, failed {failed:?}, {stale} stale, ")?;
+        if let Some((first, last)) = self.unanswered {
+            write!(f, "those without an answer from {first:.2?} to {last:.2?}, ")?;
+        }
         write!(f, "{stale_failed} without one though stale was allowed; ")?;
         let (back, gap, slowest) = (self.back(), self.longest_gap, self.slowest);
         write!(f, "complete again after {back:.2?}, longest gap {gap:.2?}, slowest answer {slowest:.2?}")

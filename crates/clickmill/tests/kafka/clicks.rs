@@ -148,10 +148,15 @@ const TRICKLE: u64 = 20;
 impl Writer {
     /// Starts to write so many clicks a second.
     pub(crate) fn start(servers: &str, topic: &str, clicks: &Clicks, rate: u64) -> Self {
+        Self::start_after(0, servers, topic, clicks, rate)
+    }
+
+    /// Starts to write so many clicks as fast as it goes, and from then on so many a second.
+    pub(crate) fn start_after(before: u64, servers: &str, topic: &str, clicks: &Clicks, rate: u64) -> Self {
         let (finishes, sent) = (Arc::new(AtomicBool::new(false)), Arc::new(Sent::default()));
         let (topic, clicks) = (topic.to_owned(), clicks.clone());
         let (producer, told_to_finish, noted) = (producer(servers), finishes.clone(), sent.clone());
-        let thread = std::thread::spawn(move || write(&producer, &topic, &clicks, rate, &told_to_finish, &noted));
+        let thread = std::thread::spawn(move || write(&producer, &topic, &clicks, before, rate, &told_to_finish, &noted));
         Self { thread, finishes, sent }
     }
 
@@ -169,7 +174,7 @@ impl Writer {
 
 /// Writes all clicks as fast as it goes.
 pub(crate) fn write_all(servers: &str, topic: &str, clicks: &Clicks) {
-    write(&producer(servers), topic, clicks, 1, &AtomicBool::new(true), &Sent::default());
+    write(&producer(servers), topic, clicks, 0, 1, &AtomicBool::new(true), &Sent::default());
 }
 
 type ClicksProducer = ThreadedProducer<DefaultProducerContext>;
@@ -180,11 +185,11 @@ fn producer(servers: &str) -> ClicksProducer {
     config.set("reconnect.backoff.max.ms", "1000").create().unwrap()
 }
 
-fn write(producer: &ClicksProducer, topic: &str, clicks: &Clicks, rate: u64, finishes: &AtomicBool, sent: &Sent) {
+fn write(producer: &ClicksProducer, topic: &str, clicks: &Clicks, before: u64, rate: u64, finishes: &AtomicBool, sent: &Sent) {
     let mut due = Instant::now();
     for number in 0..clicks.count {
-        let rate = if number < clicks.count / 20 * 19 { rate } else { TRICKLE };
-        due += Duration::from_nanos(1_000_000_000 / rate);
+        let rate = if number < clicks.count / 20 * 19 { rate } else { TRICKLE.min(rate) };
+        due = if number < before { Instant::now() } else { due + Duration::from_nanos(1_000_000_000 / rate) };
         while !finishes.load(Ordering::Relaxed) && Instant::now() < due {
             pause(Duration::from_millis(2));
         }

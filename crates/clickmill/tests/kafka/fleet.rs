@@ -4,12 +4,11 @@ use std::time::{Duration, Instant};
 
 use crate::answers::{Seen, Watch};
 use crate::bounds::Bounds;
-use crate::clicks::{MINUTE_MS, Writer};
+use crate::clicks::Writer;
 use crate::committed::Committed;
 use crate::counts;
-use crate::scenario::{Scenario, caught_up_copies, running_tasks};
+use crate::scenario::{Scenario, copies_within, running_tasks};
 use crate::service::{Service, pause};
-use crate::topic;
 
 /// How long a round may take until everything runs and every copy is there.
 const SOON: Duration = Duration::from_secs(120);
@@ -23,6 +22,8 @@ pub(crate) struct Fleet {
     running: Vec<bool>,
     /// When something was last made to fail.
     fault: Instant,
+    /// By how many records a copy may be behind that counts as one.
+    lag: u64,
 }
 
 impl Fleet {
@@ -30,18 +31,27 @@ impl Fleet {
     pub(crate) fn start(scenario: Scenario, mut instances: Vec<Service>, count: usize, writer: Writer) -> Self {
         instances.iter_mut().take(count).for_each(Service::start);
         instances.iter_mut().take(count).for_each(Service::wait_until_ready);
-        let changelog = format!("{}-ad-clicks-store-changelog", scenario.application_id);
-        assert!(topic::exists(&scenario.servers, &changelog));
         let committed = Committed::follow(&scenario.servers, &scenario.application_id);
         let bounds = Bounds::new(writer.sent(), Some(committed));
+        Self::watch(scenario, instances, count, writer, bounds)
+    }
+
+    /// Begins to ask the first `count` instances, which are ready.
+    pub(crate) fn watch(scenario: Scenario, instances: Vec<Service>, count: usize, writer: Writer, bounds: Bounds) -> Self {
         let urls = instances.iter().map(Service::url).collect();
-        let watch = Watch::start(urls, ever(&scenario), bounds);
+        let watch = Watch::start(urls, scenario.ever(), bounds);
         let running = (0..instances.len()).map(|number| number < count).collect();
-        let fleet = Self { scenario, instances, watch, writer: Some(writer), running, fault: Instant::now() };
+        let (writer, fault) = (Some(writer), Instant::now());
+        let fleet = Self { scenario, instances, watch, writer, running, fault, lag: 0 };
         fleet.wait_until_at_rest();
         (0..count).for_each(|number| fleet.watch.expect(number, true));
         println!("{}: {count} instances run, and every copy is there", fleet.scenario.application_id);
         fleet
+    }
+
+    /// The same, where copies may be behind by so many records.
+    pub(crate) fn with_lag(self, lag: u64) -> Self {
+        Self { lag, ..self }
     }
 
     /// What is done to it happens now.
@@ -91,7 +101,7 @@ impl Fleet {
             let is_ready =
                 |(_, instance): (usize, &Service)| instance.try_get("/readyz").is_some_and(|answer| answer.status == 200);
             self.sum(running_tasks) == self.scenario.task_count()
-                && self.sum(caught_up_copies) == copies
+                && self.sum(|instance| copies_within(instance, self.lag)) == copies
                 && self.up().all(is_ready)
         });
     }
@@ -100,7 +110,7 @@ impl Fleet {
         self.instances.iter().enumerate().filter(|(number, _)| self.running[*number])
     }
 
-    fn sum(&self, of: fn(&Service) -> usize) -> usize {
+    fn sum(&self, of: impl Fn(&Service) -> usize) -> usize {
         self.up().map(|(_, instance)| of(instance)).sum()
     }
 
@@ -115,6 +125,22 @@ impl Fleet {
         pause(Duration::from_millis(300));
         let seen = self.watch.since(self.fault);
         println!("{what}: at rest after {at_rest:.1?}; {seen}");
+        if let Ok(dir) = std::env::var("DEBUG_LOGS") {
+            let to = format!("{dir}/{}/{}", self.scenario.application_id, what.replace(' ', "-"));
+            let _ = std::fs::create_dir_all(&to);
+            let _ = std::process::Command::new("sh")
+                .arg("-c")
+                .arg(format!(
+                    "cd {} && for i in instance-*; do mkdir -p {to}/$i; cp $i/*.log {to}/$i; done",
+                    self.scenario.dir.path().display()
+                ))
+                .status();
+            println!(
+                "fault was {:?} ago, now {:?}",
+                self.fault.elapsed(),
+                std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH)
+            );
+        }
         self.watch.assert_nothing_was_wrong();
         seen
     }
@@ -130,12 +156,6 @@ impl Fleet {
             instance.stop();
         }
     }
-}
-
-/// A period that has all clicks in it.
-fn ever(scenario: &Scenario) -> String {
-    let clicks = &scenario.clicks;
-    format!("from={}&to={}", clicks.start_ms - 60 * MINUTE_MS, clicks.start_ms + clicks.span_ms + 60 * MINUTE_MS)
 }
 
 fn wait(what: &str, is_so: impl Fn() -> bool) {

@@ -28,6 +28,7 @@ mod committed;
 mod connections;
 mod counts;
 mod cut_off;
+mod failover;
 mod failures;
 mod fleet;
 mod found;

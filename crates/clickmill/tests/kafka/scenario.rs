@@ -101,6 +101,12 @@ impl Scenario {
         Writer::start(&self.servers, &self.clicks_topic, &self.clicks, self.clicks.count / seconds)
     }
 
+    /// A period that has all clicks in it, `from=…&to=…`.
+    pub(crate) fn ever(&self) -> String {
+        let Clicks { start_ms, span_ms, .. } = self.clicks;
+        format!("from={}&to={}", start_ms - 60 * MINUTE_MS, start_ms + span_ms + 60 * MINUTE_MS)
+    }
+
     /// Tasks of the application: one for each partition of the clicks and of the counts.
     pub(crate) fn task_count(&self) -> usize {
         2 * self.clicks.partitions as usize
@@ -116,6 +122,11 @@ pub(crate) fn running_tasks(service: &Service) -> usize {
 
 /// The copies of an instance that lack nothing, as it says itself.
 pub(crate) fn caught_up_copies(service: &Service) -> usize {
+    copies_within(service, 0)
+}
+
+/// The same, for copies that may lack so many records.
+pub(crate) fn copies_within(service: &Service, lag: u64) -> usize {
     let (Some(answer), Ok(id)) =
         (service.try_get("/v1/cluster"), std::fs::read_to_string(service.data_dir().join("instance-id")))
     else {
@@ -124,7 +135,7 @@ pub(crate) fn caught_up_copies(service: &Service) -> usize {
     let instances = answer.json["instances"].as_array().cloned().unwrap_or_default();
     let own = instances.iter().filter(|instance| instance["id"] == id);
     let copies = own.flat_map(|instance| instance["standby_tasks"].as_array().cloned().unwrap_or_default());
-    copies.filter(|copy| copy["lag"] == 0).count()
+    copies.filter(|copy| copy["lag"].as_u64().is_some_and(|lacks| lacks <= lag)).count()
 }
 
 /// How often each kind of failure of the broker was met, by the log of one start.

@@ -22,7 +22,8 @@ pub(crate) fn seed() -> u64 {
     setting("EXACTLY_ONCE_SEED").unwrap_or(1)
 }
 
-fn setting<T: FromStr>(name: &str) -> Option<T> {
+/// What the environment says, if it does.
+pub(crate) fn setting<T: FromStr>(name: &str) -> Option<T> {
     let text = std::env::var(name).ok()?;
     Some(text.parse().unwrap_or_else(|_| panic!("{name}={text} cannot be read")))
 }
