@@ -94,6 +94,22 @@ impl KafkaBroker {
         &self.shared.config
     }
 
+    /// The positions of a group, for which open transactions are waited for or not.
+    fn positions(
+        &self,
+        group: &str,
+        partitions: &[TopicPartition],
+        isolation: Isolation,
+    ) -> Result<Vec<Option<CommittedOffset>>, BrokerError> {
+        if partitions.is_empty() {
+            return Ok(Vec::new());
+        }
+        let Shared { config, positions, .. } = &*self.shared;
+        self.ask(SHORT_PATIENCE, "reading the committed positions of group", group, |_| {
+            positions.committed(config, group, partitions, isolation, REQUEST_TIMEOUT)
+        })
+    }
+
     /// Sends a request, again for so long while it may succeed later.
     fn ask<T>(
         &self,
@@ -239,13 +255,11 @@ impl Broker for KafkaBroker {
     }
 
     fn committed(&self, group: &str, partitions: &[TopicPartition]) -> Result<Vec<Option<CommittedOffset>>, BrokerError> {
-        if partitions.is_empty() {
-            return Ok(Vec::new());
-        }
-        let Shared { config, positions, .. } = &*self.shared;
-        self.ask(SHORT_PATIENCE, "reading the committed positions of group", group, |_| {
-            positions.committed(config, group, partitions, REQUEST_TIMEOUT)
-        })
+        self.positions(group, partitions, Isolation::ReadCommitted)
+    }
+
+    fn committed_so_far(&self, group: &str, partitions: &[TopicPartition]) -> Result<Vec<Option<CommittedOffset>>, BrokerError> {
+        self.positions(group, partitions, Isolation::ReadUncommitted)
     }
 
     fn join(&self, candidate: &Candidate) -> Result<KafkaMembership, BrokerError> {

@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use millstream::broker::CommittedOffset;
+use millstream::broker::{CommittedOffset, Isolation};
 use millstream::record::TopicPartition;
 use rdkafka::client::ClientContext;
 use rdkafka::config::RDKafkaLogLevel;
@@ -17,10 +17,10 @@ use crate::config::{KafkaConfig, Role};
 use crate::context::{Diary, lock};
 use crate::ffi::{self, Consumer, Failure};
 
-/// A client for each group that was asked for.
+/// A client for each group that was asked for, and for each way to ask.
 #[derive(Default)]
 pub(crate) struct Positions {
-    clients: Mutex<BTreeMap<String, Arc<Consumer<PositionsContext>>>>,
+    clients: Mutex<BTreeMap<(String, bool), Arc<Consumer<PositionsContext>>>>,
 }
 
 #[derive(Debug)]
@@ -39,31 +39,37 @@ impl ClientContext for PositionsContext {
 impl ConsumerContext for PositionsContext {}
 
 impl Positions {
-    /// What a group has committed, in the order asked. A position that a transaction is about to change is refused, and may be asked
-    /// for again.
+    /// What a group has committed, in the order asked. For whoever reads committed records only, a position that a transaction is about to change is
+    /// refused, and may be asked for again.
     pub(crate) fn committed(
         &self,
         config: &KafkaConfig,
         group: &str,
         partitions: &[TopicPartition],
+        isolation: Isolation,
         max_wait: Duration,
     ) -> Result<Vec<Option<CommittedOffset>>, Failure> {
-        let client = self.client(config, group)?;
-        // Only what is stable is told: the client reads committed records.
+        // A client that reads committed records is told only what is stable.
+        let client = self.client(config, group, isolation == Isolation::ReadCommitted)?;
         let answer = ffi::committed(client.client(), partitions, max_wait);
         // Serves the client's log and errors, which say why there is no answer.
         while ffi::poll(&client, Duration::ZERO).is_some() {}
         answer.inspect(|_| client.context().0.answered()).map_err(|failure| client.context().0.explain(failure))
     }
 
-    fn client(&self, config: &KafkaConfig, group: &str) -> Result<Arc<Consumer<PositionsContext>>, Failure> {
+    fn client(&self, config: &KafkaConfig, group: &str, is_stable: bool) -> Result<Arc<Consumer<PositionsContext>>, Failure> {
         let mut clients = lock(&self.clients);
-        if let Some(client) = clients.get(group) {
+        let key = (group.to_owned(), is_stable);
+        if let Some(client) = clients.get(&key) {
             return Ok(client.clone());
         }
         let context = PositionsContext(Diary::new(config.connection()));
-        let client = Arc::new(Consumer::new(&config.client(Role::Positions { group }), context)?);
-        clients.insert(group.to_owned(), client.clone());
+        let mut client = config.client(Role::Positions { group });
+        if !is_stable {
+            client.set("isolation.level", "read_uncommitted");
+        }
+        let client = Arc::new(Consumer::new(&client, context)?);
+        clients.insert(key, client.clone());
         Ok(client)
     }
 }

@@ -125,22 +125,6 @@ impl Fleet {
         pause(Duration::from_millis(300));
         let seen = self.watch.since(self.fault);
         println!("{what}: at rest after {at_rest:.1?}; {seen}");
-        if let Ok(dir) = std::env::var("DEBUG_LOGS") {
-            let to = format!("{dir}/{}/{}", self.scenario.application_id, what.replace(' ', "-"));
-            let _ = std::fs::create_dir_all(&to);
-            let _ = std::process::Command::new("sh")
-                .arg("-c")
-                .arg(format!(
-                    "cd {} && for i in instance-*; do mkdir -p {to}/$i; cp $i/*.log {to}/$i; done",
-                    self.scenario.dir.path().display()
-                ))
-                .status();
-            println!(
-                "fault was {:?} ago, now {:?}",
-                self.fault.elapsed(),
-                std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH)
-            );
-        }
         self.watch.assert_nothing_was_wrong();
         seen
     }

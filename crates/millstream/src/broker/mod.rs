@@ -65,6 +65,12 @@ pub trait Broker: Send + Sync + 'static {
     /// The positions a group has committed, in the order asked; none where it has not.
     fn committed(&self, group: &str, partitions: &[TopicPartition]) -> Result<Vec<Option<CommittedOffset>>, BrokerError>;
 
+    /// The same for those who only look, and do not begin there: what a transaction that is still open is about to commit is not waited for. A group that
+    /// commits all the time always has one.
+    fn committed_so_far(&self, group: &str, partitions: &[TopicPartition]) -> Result<Vec<Option<CommittedOffset>>, BrokerError> {
+        self.committed(group, partitions)
+    }
+
     /// Joins a group, all partitions of whose topics its members share.
     fn join(&self, candidate: &Candidate) -> Result<Self::Membership, BrokerError>;
 

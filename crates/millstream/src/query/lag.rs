@@ -163,7 +163,7 @@ impl LagMonitor {
             (0..count).map(move |p| TopicPartition::new(topic.clone(), Partition(p)))
         };
         let inputs: Vec<_> = topics.flat_map(partitions).collect();
-        let committed = broker.committed(&self.group, &inputs)?;
+        let committed = broker.committed_so_far(&self.group, &inputs)?;
         let ends = broker.log_ends(&inputs, Isolation::ReadUncommitted)?;
         let starts = starts_of_uncommitted(broker, &inputs, &committed)?;
         let all = inputs.into_iter().zip(committed).zip(ends).map(|((input, committed), end)| {

@@ -148,6 +148,10 @@ impl Broker for FaultyBroker {
         self.call(Call::Committed, |broker| broker.committed(group, partitions))
     }
 
+    fn committed_so_far(&self, group: &str, partitions: &[TopicPartition]) -> Result<Vec<Option<CommittedOffset>>, BrokerError> {
+        self.call(Call::Committed, |broker| broker.committed_so_far(group, partitions))
+    }
+
     fn join(&self, candidate: &Candidate) -> Result<FaultyMembership, BrokerError> {
         let fault = self.before(Call::Join)?;
         let shared = &self.broker.shared;
