@@ -10,6 +10,7 @@
 //! Any librdkafka property can be set by its own name in [`KafkaConfig`], except those that exactly-once rests on.
 
 mod batch;
+mod boot_time;
 mod broker;
 mod config;
 mod connection;
@@ -35,6 +36,7 @@ mod transactions;
 mod wire;
 
 pub use batch::KafkaBatch;
+pub use boot_time::boot_time;
 pub use broker::{GroupMember, KafkaBroker, Obstacle};
 pub use config::{ConfigError, KafkaConfig};
 pub use fetcher::KafkaFetcher;

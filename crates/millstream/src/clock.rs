@@ -38,7 +38,7 @@ impl Clock for ManualClock {
     }
 }
 
-/// A moment, by a clock that nobody sets and that goes on while the machine sleeps. Moments of different machines have nothing to do with each other.
+/// A moment, by a clock of the machine that nobody sets and that goes on while it sleeps. Moments of different machines have nothing to do with each other.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub struct BootTime(Duration);
 
@@ -51,17 +51,6 @@ impl std::ops::Add<Duration> for BootTime {
 }
 
 impl BootTime {
-    /// The moment now.
-    pub fn now() -> Self {
-        // Elsewhere the monotonic clock goes on while the machine sleeps, or there is none that does.
-        #[cfg(target_os = "linux")]
-        const CLOCK: rustix::time::ClockId = rustix::time::ClockId::Boottime;
-        #[cfg(not(target_os = "linux"))]
-        const CLOCK: rustix::time::ClockId = rustix::time::ClockId::Monotonic;
-        let now = rustix::time::clock_gettime(CLOCK);
-        Self(Duration::new(u64::try_from(now.tv_sec).unwrap_or(0), u32::try_from(now.tv_nsec).unwrap_or(0)))
-    }
-
     /// That many milliseconds after the clock began.
     pub fn of_millis(millis: u64) -> Self {
         Self(Duration::from_millis(millis))
@@ -72,8 +61,8 @@ impl BootTime {
         u64::try_from(self.0.as_millis()).unwrap_or(u64::MAX)
     }
 
-    /// How long ago that was; zero where it is still to come.
-    pub fn elapsed(self) -> Duration {
-        Self::now().0.saturating_sub(self.0)
+    /// How much later it is than that; zero where it is earlier.
+    pub fn since(self, earlier: Self) -> Duration {
+        self.0.saturating_sub(earlier.0)
     }
 }

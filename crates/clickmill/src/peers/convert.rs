@@ -189,6 +189,8 @@ fn task(message: proto::TaskReport) -> Option<TaskReport> {
 
 #[cfg(test)]
 mod tests {
+    use millstream_kafka::boot_time;
+
     use super::*;
 
     #[test]
@@ -233,7 +235,7 @@ mod tests {
             version: "1".to_owned(),
             tasks: vec![report],
         };
-        assert_eq!(status(status_message(said.clone(), BootTime::now())), said);
+        assert_eq!(status(status_message(said.clone(), boot_time())), said);
     }
 
     #[test]

@@ -4,8 +4,8 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
-use millstream::clock::BootTime;
 use millstream::query::{Ask, Question};
+use millstream_kafka::boot_time;
 use tokio::net::TcpListener;
 use tokio::sync::{Semaphore, mpsc};
 use tokio_stream::Stream;
@@ -122,6 +122,6 @@ async fn tell(mill: Arc<dyn Mill>, words: mpsc::Sender<Result<InstanceStatus, St
         let Ok(room) = words.reserve().await else { return };
         let status = mill.status();
         (told_at, generation) = (Some(tokio::time::Instant::now()), status.generation);
-        room.send(Ok(convert::status_message(status, BootTime::now())));
+        room.send(Ok(convert::status_message(status, boot_time())));
     }
 }

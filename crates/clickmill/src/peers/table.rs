@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 
 use millstream::clock::BootTime;
 use millstream::query::InstanceStatus;
+use millstream_kafka::boot_time;
 use tokio::sync::broadcast;
 use tonic::transport::Channel;
 
@@ -163,7 +164,7 @@ impl Table {
 
     /// A word has come over that connection, said at that time by the clock of whoever said it.
     pub(super) fn said(&self, instance: &Arc<str>, status: InstanceStatus, said_at_ms: u64, channel: &Channel) {
-        let heard = BootTime::now();
+        let heard = boot_time();
         let mut peers = self.lock();
         let Some(peer) = peers.get_mut(instance) else { return };
         peer.said_at = Some(peer.clock.said_at(status.incarnation, said_at_ms, heard));

@@ -4,8 +4,8 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use millstream::clock::BootTime;
 use millstream::runtime::Registry;
+use millstream_kafka::boot_time;
 use tokio::sync::broadcast::Receiver;
 use tokio::sync::broadcast::error::RecvError;
 
@@ -16,11 +16,11 @@ const LOOK_INTERVAL: Duration = Duration::from_millis(50);
 
 /// Reports the instances that are silent, for ever. A process that has just stood still itself has to listen first.
 pub(super) async fn report_the_silent(words: Words, registry: Registry) {
-    let mut looked_at = BootTime::now();
+    let mut looked_at = boot_time();
     loop {
         tokio::time::sleep(LOOK_INTERVAL).await;
-        let has_listened = looked_at.elapsed() < STATUS_INTERVAL + LOOK_INTERVAL;
-        looked_at = BootTime::now();
+        let has_listened = boot_time().since(looked_at) < STATUS_INTERVAL + LOOK_INTERVAL;
+        looked_at = boot_time();
         if has_listened {
             registry.report_silent(words.silent(SILENT_AFTER));
         }

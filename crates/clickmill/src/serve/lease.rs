@@ -14,6 +14,7 @@ use std::time::Duration;
 use millstream::clock::BootTime;
 use millstream::query::ReadLease;
 use millstream::runtime::Registry;
+use millstream_kafka::boot_time;
 
 use crate::peers::Words;
 
@@ -36,7 +37,7 @@ pub(super) struct GroupLease {
 
 impl GroupLease {
     pub(super) fn new(registry: Registry, me: &str) -> Self {
-        let now = BootTime::now().as_millis();
+        let now = boot_time().as_millis();
         let (ran_at, resumed_at) = (AtomicU64::new(now), AtomicU64::new(0));
         Self { registry, me: me.into(), words: OnceLock::new(), ran_at, resumed_at }
     }
@@ -50,7 +51,7 @@ impl GroupLease {
     /// Notes for ever that this process runs.
     pub(super) async fn keep_ticking(self: Arc<Self>) {
         loop {
-            self.tick(BootTime::now());
+            self.tick(boot_time());
             tokio::time::sleep(TICK_INTERVAL).await;
         }
     }
@@ -65,12 +66,12 @@ impl GroupLease {
     /// Whether this process has not stood still since.
     fn has_run_since(&self, since: BootTime) -> bool {
         let ran_at = BootTime::of_millis(self.ran_at.load(Ordering::Acquire));
-        ran_at.elapsed() <= TERM && BootTime::of_millis(self.resumed_at.load(Ordering::Acquire)) <= since
+        boot_time().since(ran_at) <= TERM && BootTime::of_millis(self.resumed_at.load(Ordering::Acquire)) <= since
     }
 
     fn is_agreed(&self, generation: i32, instance: &str) -> bool {
         let last = self.words.get().and_then(|words| words.last(instance));
-        last.is_some_and(|(said_at, known)| said_at.elapsed() <= TERM && known <= generation)
+        last.is_some_and(|(said_at, known)| boot_time().since(said_at) <= TERM && known <= generation)
     }
 }
 
@@ -78,7 +79,7 @@ impl ReadLease for GroupLease {
     fn may_answer_as_active(&self) -> bool {
         let Some(confirmation) = self.registry.confirmation() else { return true };
         let confirmed_at = confirmation.at();
-        if confirmed_at.is_some_and(|at| at.elapsed() <= TERM) {
+        if confirmed_at.is_some_and(|at| boot_time().since(at) <= TERM) {
             return true;
         }
         let directory = self.registry.directory();
@@ -97,7 +98,7 @@ mod tests {
     #[test]
     fn a_process_that_stood_still_asks_its_group_first() {
         let lease = GroupLease::new(Registry::new(), "i1");
-        let now = BootTime::now();
+        let now = boot_time();
         assert!(lease.has_run_since(now));
         lease.tick(now + Duration::from_millis(100));
         assert!(lease.has_run_since(now));

@@ -2,11 +2,11 @@
 
 use std::time::{Duration, Instant};
 
-use millstream::clock::BootTime;
 use rdkafka::error::RDKafkaErrorCode as Code;
 
 use super::state::{Lane, Member, Removal};
 use super::{Group, pause, requests};
+use crate::boot_time::boot_time;
 use crate::ffi::Failure;
 use crate::wire::{CoordinatorLine, codes, has_moved, is_transport};
 
@@ -112,7 +112,7 @@ fn remove(group: &Group, line: &mut CoordinatorLine, removals: &[Removal]) -> Re
 
 fn heartbeat(group: &Group, line: &mut CoordinatorLine, member: &Member) -> Result<(), Failure> {
     let connected = line.connect();
-    let sent = BootTime::now();
+    let sent = boot_time();
     let request = requests::heartbeat(&group.name, member);
     let answer = connected.and_then(|()| line.call(&request, longest_wait(group))).inspect_err(|failure| {
         group.beat_again();

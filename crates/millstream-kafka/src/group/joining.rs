@@ -9,10 +9,10 @@ use kafka_protocol::messages::JoinGroupResponse;
 use kafka_protocol::messages::join_group_response::JoinGroupResponseMember;
 use millstream::broker::ErrorKind;
 use millstream::broker::group::{Gone, MemberAssignment, MemberMetadata};
-use millstream::clock::BootTime;
 
 use super::state::{Job, Joined, Lane, Wish};
 use super::{Group, clash, encoding, pause, requests};
+use crate::boot_time::boot_time;
 use crate::ffi::Failure;
 use crate::wire::{CoordinatorLine, codes, has_moved, is_transport};
 
@@ -100,7 +100,7 @@ fn join(
         }
         state.id_to_join_under(member)
     };
-    let sent = BootTime::now();
+    let sent = boot_time();
     let request = requests::join(group, member.as_deref(), metadata.clone());
     let answer = line.call(&request, group.rebalance_timeout + ANSWER_SLACK)?;
     let mut state = group.state();

@@ -321,11 +321,12 @@ impl State {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::boot_time::boot_time;
 
     fn member(state: &mut State, generation: i32) -> u64 {
         state.ask_join(Some("me".into()), Bytes::new());
         let (number, now) = (state.job.as_ref().unwrap().number, Instant::now());
-        state.joined(number, Joined { generation, member: "me".into(), members: None }, BootTime::now(), now);
+        state.joined(number, Joined { generation, member: "me".into(), members: None }, boot_time(), now);
         assert!(matches!(told(state), Some(Answer::Joined { .. })));
         state.member.as_ref().unwrap().epoch
     }
@@ -335,7 +336,7 @@ mod tests {
     }
 
     fn beat(state: &mut State, epoch: u64, code: i16) {
-        state.heartbeat_answered(epoch, BootTime::now(), code).unwrap();
+        state.heartbeat_answered(epoch, boot_time(), code).unwrap();
     }
 
     #[test]
@@ -375,10 +376,10 @@ mod tests {
         let epoch = member(&mut state, 1);
         assert!(!state.ask_join(Some("me".into()), Bytes::new()), "nothing else was on the wire");
         for code in [codes::ILLEGAL_GENERATION, codes::REBALANCE_IN_PROGRESS, codes::NONE] {
-            assert_eq!(state.heartbeat_answered(epoch, BootTime::now(), code), Some(false));
+            assert_eq!(state.heartbeat_answered(epoch, boot_time(), code), Some(false));
             assert_eq!(told(&mut state), None, "{code}");
         }
-        let given_up = state.heartbeat_answered(epoch, BootTime::now(), codes::UNKNOWN_MEMBER_ID);
+        let given_up = state.heartbeat_answered(epoch, boot_time(), codes::UNKNOWN_MEMBER_ID);
         assert_eq!((given_up, told(&mut state)), (Some(true), Some(Answer::Gone(Gone::UnknownMember))));
         assert_eq!(state.job, None);
     }
@@ -394,7 +395,7 @@ mod tests {
         assert!(state.ask_join(Some("me".into()), Bytes::from_static(b"b")));
         state.synced(sync, MemberAssignment::default());
         let now = Instant::now();
-        state.joined(first, Joined { generation: 7, member: "me".into(), members: None }, BootTime::now(), now);
+        state.joined(first, Joined { generation: 7, member: "me".into(), members: None }, boot_time(), now);
         state.gone(first, Gone::UnknownMember);
         state.refused(first, BrokerError::new(millstream::broker::ErrorKind::Stop, "no"));
         assert!(state.next_answer(now).is_none());
@@ -462,7 +463,7 @@ mod tests {
 
     #[test]
     fn the_proof_of_the_membership_is_the_request_that_was_sent_last_not_the_one_answered_last() {
-        let (mut state, now) = (State::default(), BootTime::of_millis(BootTime::now().as_millis()));
+        let (mut state, now) = (State::default(), BootTime::of_millis(boot_time().as_millis()));
         let epoch = member(&mut state, 1);
         let later = now + Duration::from_secs(5);
         state.heartbeat_answered(epoch, later, codes::REBALANCE_IN_PROGRESS);
