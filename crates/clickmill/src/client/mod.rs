@@ -70,7 +70,7 @@ pub enum ClientError {
         /// When to try again, where the service says so: the same request then counts nothing twice.
         retry_after: Option<Duration>,
         /// What became of each click, where the service knows.
-        told: Option<ClicksAnswer>,
+        told: Option<Box<ClicksAnswer>>,
     },
     /// The service does not take the question as it was asked.
     #[error("{url} answered 400: {problem}")]
@@ -112,7 +112,7 @@ impl ClientError {
 
     /// What became of each click, where the service knows.
     pub fn told(&self) -> Option<&ClicksAnswer> {
-        if let ClientError::Refused { told, .. } = self { told.as_ref() } else { None }
+        if let ClientError::Refused { told, .. } = self { told.as_deref() } else { None }
     }
 
     /// Whether clicks that were sent without a key may be stored all the same, some or all of them.
@@ -249,4 +249,45 @@ pub fn path_segment(text: &str) -> String {
         _ => format!("%{byte:02X}"),
     };
     text.bytes().map(encode).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn refused(status: u16, retry_after: Option<u64>, text: &str) -> ClientError {
+        let retry_after = retry_after.map(Duration::from_secs);
+        Received { status, text: text.to_owned(), retry_after, replayed: false }.into_refusal("u".to_owned())
+    }
+
+    #[test]
+    fn without_a_key_only_some_failures_leave_open_what_is_stored() {
+        let told = |accepted: u64, reason: &str| {
+            format!(
+                r#"{{"type":"/problems/outcome-unknown","accepted":{accepted},"rejected":[{{"index":0,"reason":"{reason}"}}]}}"#
+            )
+        };
+        for error in [
+            refused(503, Some(1), ""),
+            refused(429, None, ""),
+            refused(413, None, ""),
+            refused(501, None, r#"{"type":"/problems/idempotency-unavailable"}"#),
+            refused(503, Some(10), &told(0, "not stored")),
+            ClientError::NoAnswer { url: String::new(), reason: String::new(), unsent: true },
+        ] {
+            assert!(!error.may_have_stored(), "{error}");
+        }
+        for error in [
+            refused(503, None, r#"{"type":"/problems/timed-out"}"#),
+            refused(500, None, ""),
+            refused(504, None, "<html>"),
+            refused(503, None, &told(0, "unknown")),
+            refused(503, None, &told(1, "ad_id is missing")),
+            ClientError::NoAnswer { url: String::new(), reason: String::new(), unsent: false },
+        ] {
+            assert!(error.may_have_stored(), "{error}");
+        }
+        assert!(refused(501, None, r#"{"type":"/problems/idempotency-unavailable"}"#).keeps_no_keys());
+        assert!(!refused(501, None, r#"{"type":"/problems/other"}"#).keeps_no_keys());
+    }
 }
