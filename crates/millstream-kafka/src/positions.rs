@@ -20,8 +20,11 @@ use crate::ffi::{self, Consumer, Failure};
 /// A client for each group that was asked for, and for each way to ask.
 #[derive(Default)]
 pub(crate) struct Positions {
-    clients: Mutex<BTreeMap<(String, bool), Arc<Consumer<PositionsContext>>>>,
+    clients: Mutex<BTreeMap<Asked, Arc<Consumer<PositionsContext>>>>,
 }
+
+/// A group, and whether only what is stable is told.
+type Asked = (String, bool);
 
 #[derive(Debug)]
 struct PositionsContext(Diary);
