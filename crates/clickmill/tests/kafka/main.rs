@@ -13,6 +13,12 @@
 //! EXACTLY_ONCE=full EXACTLY_ONCE_CLICKS=10000000 cargo test --workspace --test kafka -- --nocapture kills
 //! ```
 //!
+//! What several instances answer while they are killed, hang, are stopped, and are cut off from each other and from Kafka:
+//!
+//! ```sh
+//! EXACTLY_ONCE=full cargo test --workspace --test kafka -- --nocapture --test-threads 1 failures cut_off
+//! ```
+//!
 //! `EXACTLY_ONCE_SEED` gives other clicks and other moments.
 
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]

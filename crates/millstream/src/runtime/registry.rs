@@ -416,6 +416,7 @@ impl Drop for TaskView {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::store::memory::MemoryStore;
 
     #[test]
     fn a_restore_says_how_long_it_will_take_yet() {
@@ -450,5 +451,30 @@ mod tests {
         assert!(registry.is_running(2), "a task that was lost takes nothing away from its successor");
         drop(quarantined);
         assert!(!registry.is_running(2));
+    }
+
+    #[test]
+    fn what_is_lost_with_a_membership_is_a_copy_though_its_task_does_not_know_yet() {
+        let (registry, input) = (Registry::new(), TopicPartition::new("t", Partition(0)));
+        let id = TaskId { subtopology: 0, partition: input.partition };
+        let status = TaskStatus { state: TaskState::Running, ..TaskStatus::created(id, Role::Active, vec![input]) };
+        let name: Arc<str> = "counts".into();
+        let entry = || {
+            let store = Arc::new(MemoryStore::new());
+            StoreEntry { store, restoring: None, is_lost: false, position: None, time: CommittedTime::default() }
+        };
+        let is_lost = || registry.store(&name, Partition(0)).unwrap().is_lost;
+        let before = registry.put_task(status.clone(), Some((name.clone(), Partition(0))));
+        before.put_store(entry());
+        assert!(!is_lost());
+        registry.put_member(false);
+        before.put_store(entry());
+        assert!(is_lost() && registry.tasks().is_empty());
+        registry.put_member(true);
+        assert!(is_lost());
+        let after = registry.put_task(status, Some((name.clone(), Partition(0))));
+        after.put_store(entry());
+        drop(before);
+        assert!(!is_lost() && registry.tasks().len() == 1);
     }
 }
