@@ -26,7 +26,8 @@ impl CountedWith {
     /// Where the broker cannot tell; [`ErrorKind::Stop`] where a position's metadata cannot be read.
     pub fn of_positions<B: Broker>(broker: &B, group: &str, inputs: &[TopicPartition]) -> Result<Vec<Self>, BrokerError> {
         let mut all = Vec::new();
-        for committed in broker.committed(group, inputs)?.into_iter().flatten() {
+        // While others commit, hardly ever is no position about to change, and what they are counted with does not.
+        for committed in broker.committed_so_far(group, inputs)?.into_iter().flatten() {
             let metadata = OffsetMetadata::decode(&committed.metadata)
                 .map_err(|invalid| BrokerError::new(ErrorKind::Stop, invalid.to_string()))?;
             all.extend(Self::from_entries(&metadata.entries));
