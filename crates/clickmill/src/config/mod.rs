@@ -100,6 +100,8 @@ pub struct EngineConfig {
     pub memory: u64,
     /// How long the state of a partition that others count now is kept.
     pub state_cleanup_delay: Duration,
+    /// How long after the start a roll-out waits for the copies that this instance is to keep.
+    pub ready_wait: Duration,
     /// How long a partition may bring nothing before windows close without it; none is for ever.
     pub idle_timeout: Option<Duration>,
 }

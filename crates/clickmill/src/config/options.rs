@@ -209,6 +209,12 @@ pub const OPTIONS: &[OptionSpec] = &[
         "On Kafka: how long an instance keeps the state of a partition that is not its own any more. It may come back. Without its group it deletes nothing.",
     ),
     option(
+        "engine.ready_wait",
+        POSITIVE,
+        "5m",
+        "How long after the start `/readyz?rollout` waits for the copies that this instance is to keep.",
+    ),
+    option(
         "engine.idle_timeout",
         Kind::DurationOrOff,
         "1m",

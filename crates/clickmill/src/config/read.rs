@@ -81,6 +81,7 @@ fn engine(values: Values<'_>) -> Result<EngineConfig, ConfigError> {
         rack: values.optional_text("engine.rack")?,
         memory: values.size("engine.memory")?,
         state_cleanup_delay: values.duration("engine.state_cleanup_delay")?,
+        ready_wait: values.duration("engine.ready_wait")?,
         idle_timeout: values.duration_or_off("engine.idle_timeout")?,
     })
 }

@@ -125,6 +125,17 @@ pub(super) fn trouble(mill: &dyn Mill, peers: Option<&Arc<Peers>>) -> Option<Str
     Some(format!("instance {name} at {} owns tasks and was not reached for {} s", heard.endpoint, OWNER_LOST_AFTER.as_secs()))
 }
 
+/// Which of the copies that this instance is to keep have not caught up, if any.
+pub(super) fn copies_behind(mill: &dyn Mill) -> Option<String> {
+    let (directory, own) = (mill.directory(), mill.status());
+    let roles = directory.assignment.members.get(&own.instance)?;
+    let has_caught_up = |input: &TopicPartition| {
+        own.tasks.iter().any(|task| task.role == Role::Standby && task.input == *input && task.lag == Some(0))
+    };
+    let behind: Vec<_> = roles.standby.iter().filter(|input| !has_caught_up(input)).map(ToString::to_string).collect();
+    (!behind.is_empty()).then(|| format!("copies that have not caught up yet, of the tasks that read {}", behind.join(", ")))
+}
+
 /// Whether it was heard a moment ago, or is known to be away.
 fn is_known_now(heard: &Heard) -> bool {
     let is_away = matches!(heard.link, Some((LinkChange::Refused | LinkChange::Closed | LinkChange::Reset, _)));

@@ -200,6 +200,7 @@ mod tests {
             request_timeout: second,
             max_query_period: second,
             failover_wait: second,
+            ready_wait: second,
         })
     }
 

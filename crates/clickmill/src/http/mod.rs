@@ -19,7 +19,7 @@ mod status;
 mod time;
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use axum::Router;
 use axum::middleware::{from_fn_with_state, map_response};
@@ -66,6 +66,8 @@ pub struct HttpOptions {
     pub max_query_period: Duration,
     /// How long a query waits for a partition that nobody answers for.
     pub failover_wait: Duration,
+    /// How long after the start `/readyz?rollout` waits for copies.
+    pub ready_wait: Duration,
 }
 
 impl From<&Config> for HttpOptions {
@@ -73,7 +75,8 @@ impl From<&Config> for HttpOptions {
         let &ServerConfig { max_body, max_concurrent_requests, request_timeout, max_query_period, failover_wait, .. } =
             &config.server;
         let intake_bytes = config.engine.intake_bytes() as usize;
-        Self { max_body, intake_bytes, max_concurrent_requests, request_timeout, max_query_period, failover_wait }
+        let ready_wait = config.engine.ready_wait;
+        Self { max_body, intake_bytes, max_concurrent_requests, request_timeout, max_query_period, failover_wait, ready_wait }
     }
 }
 
@@ -86,7 +89,7 @@ pub fn router(
     options: HttpOptions,
 ) -> Router {
     let limits = Limits::new(&options);
-    let service = Service(Arc::new(Inner { mill, peers, decoder, metrics, options, limits }));
+    let service = Service(Arc::new(Inner { mill, peers, decoder, metrics, options, limits, started: Instant::now() }));
     let (bounded, bounded_api) = OpenApiRouter::with_openapi(Description::openapi())
         .routes(routes!(clicks::post_clicks, counts::get_clicks))
         .routes(routes!(counts::get_top_ads))
@@ -137,6 +140,7 @@ struct Inner {
     metrics: Arc<Metrics>,
     options: HttpOptions,
     limits: Limits,
+    started: Instant,
 }
 
 impl Service {
@@ -158,6 +162,11 @@ impl Service {
 
     fn metrics(&self) -> &Arc<Metrics> {
         &self.0.metrics
+    }
+
+    /// Whether a roll-out still waits for copies.
+    fn waits_for_copies(&self) -> bool {
+        self.0.started.elapsed() < self.0.options.ready_wait
     }
 
     fn options(&self) -> &HttpOptions {

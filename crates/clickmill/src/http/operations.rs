@@ -1,7 +1,9 @@
 //! Running it: health, readiness, the cluster, metrics.
 
+use std::collections::BTreeMap;
+
 use axum::Json;
-use axum::extract::{Path, State};
+use axum::extract::{Path, Query, State};
 use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::IntoResponse;
 
@@ -18,18 +20,25 @@ pub(super) async fn get_health() -> &'static str {
     "ok\n"
 }
 
-/// 200 once the tasks of this instance are restored and running, or quarantined.
+/// 200 once the tasks of this instance are restored and running, or quarantined, and it knows of the other instances. For a roll-out, which stops the next
+/// instance then, `?rollout` also waits until the copies that this one is to keep have caught up, for `engine.ready_wait` after the start at most.
 #[utoipa::path(
     get, path = "/readyz", tag = "operations",
+    params(("rollout" = Option<String>, Query, description = "Waits for copies too, whatever its value.")),
     responses(
         (status = 200, description = "Every task is running, or quarantined.", body = Readiness),
         (status = 503, description = "Not yet; with the progress of each task.", body = ProblemBody, content_type = "application/problem+json",
             headers(("Retry-After" = u32, description = "Seconds."))),
     )
 )]
-pub(super) async fn get_readiness(State(service): State<Service>) -> Result<Json<Readiness>, Problem> {
+pub(super) async fn get_readiness(
+    State(service): State<Service>,
+    Query(asked): Query<BTreeMap<String, String>>,
+) -> Result<Json<Readiness>, Problem> {
     let mut readiness = service.mill().readiness();
-    readiness.cluster_trouble = cluster::trouble(service.mill(), service.peers());
+    let waits_for_copies = asked.contains_key("rollout") && service.waits_for_copies();
+    let behind = || if waits_for_copies { cluster::copies_behind(service.mill()) } else { None };
+    readiness.cluster_trouble = cluster::trouble(service.mill(), service.peers()).or_else(behind);
     readiness.ready &= readiness.cluster_trouble.is_none();
     if readiness.ready { Ok(Json(readiness)) } else { Err(Problem::not_ready(readiness)) }
 }

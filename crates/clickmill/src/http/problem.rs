@@ -223,7 +223,7 @@ impl From<QueryError> for Problem {
                 let missing = completeness.missing.iter().map(|partition| partition.0).collect();
                 Self { missing: Some(missing), ..Self::new(ProblemKind::Incomplete, detail) }
             }
-            QueryError::LagUnknown(_) => Self::new(ProblemKind::LogUnavailable, detail),
+            QueryError::LagUnknown(_) => Self::new(ProblemKind::StoreUnavailable, detail),
             QueryError::Store(error) => match error.kind() {
                 StoreErrorKind::Retry | StoreErrorKind::Corrupt => Self::new(ProblemKind::StoreUnavailable, detail),
                 StoreErrorKind::Stop => Self::new(ProblemKind::Internal, detail),

@@ -229,6 +229,7 @@ impl Node {
             request_timeout: Duration::from_secs(8),
             max_query_period: Duration::from_secs(86_400),
             failover_wait: Duration::from_secs(1),
+            ready_wait: Duration::from_secs(60),
         };
         let decoder = ClickDecoder::new(ClickFields::default(), TimestampSource::Field, Duration::from_secs(600));
         let api = router(mill.clone(), Some(peers.clone()), decoder, Arc::new(Metrics::new(Arc::new(Idle))), options);
@@ -395,6 +396,15 @@ async fn an_instance_that_hangs_is_left_when_another_owns_what_it_had() {
     });
     assert_eq!((status, &totals["clicks"]), (200, &json!(7)));
     c.mill.stuck.store(false, Ordering::Relaxed);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_roll_out_waits_for_copies() {
+    let (a, _b, _c) = three().await;
+    let (status, problem) = a.get("/readyz?rollout").await;
+    assert_eq!(status, 503);
+    assert!(problem["detail"].as_str().unwrap().contains("shuffled-1"), "{problem}");
+    assert_eq!(a.get("/readyz").await.0, 200);
 }
 
 #[tokio::test(flavor = "multi_thread")]

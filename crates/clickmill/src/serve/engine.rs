@@ -86,14 +86,14 @@ impl<L: ClickLog> Engine<L> {
         let stores = Arc::new(RocksStores::new(state_dir, memory, config.rocksdb.clone())?);
         let topology = topology::ad_clicks(&config)?;
         let last = if L::SHARED { instance::last_life(dir) } else { None };
+        step.waits_for(format!("the topics of {}", L::place(&config)));
+        let clicks_topic = log.prepare_clicks_topic(&config)?;
         if L::SHARED {
             step.waits_for("an answer of whoever else may be this instance");
             twins::refuse(&config, &instance_id, last.as_ref(), &log.instances_named(&config, &instance_id))?;
         }
         let member = last.map(|last| last.member);
         let streams = StreamsConfig { drain, member, ..streams_config(&config, &instance_id) };
-        step.waits_for(format!("the topics of {}", L::place(&config)));
-        let clicks_topic = log.prepare_clicks_topic(&config)?;
         step.waits_for("transactions that a process before this one has left open to end");
         end_open_transactions(&**log.broker(), &streams, thread_count(&config))?;
         step.waits_for(format!("what application {} has committed, and its topics", config.engine.application_id));

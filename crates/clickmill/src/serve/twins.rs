@@ -2,13 +2,15 @@
 
 use std::collections::BTreeSet;
 
+use anyhow::Context;
+
 use super::instance::LastLife;
 use super::{Misconfigured, read_secret};
 use crate::config::Config;
 use crate::peers::{Identity, living};
 
-/// Looks whether a process is there that is this instance, where the instance was last, and where the group has it. To be called on a thread of the runtime
-/// that may block, before anything is asked of the brokers in the name of the instance.
+/// Looks whether a process is there that is this instance, where the instance was last, and where the group has it. Blocks; to be called before anything is
+/// asked of the brokers in the name of the instance.
 ///
 /// # Errors
 /// A [`Misconfigured`] where there is one. It goes on, and this process must not start.
@@ -18,8 +20,10 @@ pub(super) fn refuse(config: &Config, instance: &str, last: Option<&LastLife>, m
     let endpoints: BTreeSet<&str> = members.iter().map(String::as_str).chain(recorded).collect();
     let secret = config.server.peer_secret_file.as_deref().map(read_secret).transpose()?;
     let identity = Identity { application_id: config.engine.application_id.clone(), instance: instance.into(), secret };
+    // Not every command has a runtime.
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().context("cannot start the runtime")?;
     for endpoint in endpoints.into_iter().filter(|endpoint| Some(*endpoint) != own) {
-        let Some(incarnation) = tokio::runtime::Handle::current().block_on(living(&identity, endpoint)) else { continue };
+        let Some(incarnation) = runtime.block_on(living(&identity, endpoint)) else { continue };
         return Err(Misconfigured(format!(
             "instance {instance} of application {} is running already, as the process at {endpoint} (incarnation {incarnation:016x}), and data directory {} \
              is a copy of its own: give each instance a data directory of its own, or delete the file instance-id in the copy, with which it becomes another instance",

@@ -183,7 +183,7 @@ fn check_refusal(status: u16, json: &Value) -> Result<(), String> {
     let says_what = match problem(json).as_str() {
         "incomplete" => json["missing"].as_array().is_some_and(|missing| !missing.is_empty()),
         // It has started a moment ago, and has not heard of the group's positions.
-        "log-unavailable" => json["detail"].as_str().is_some_and(|detail| detail.contains("is not known yet")),
+        "store-unavailable" => json["detail"].as_str().is_some_and(|detail| detail.contains("is not known yet")),
         "not-ready" | "shutting-down" | "overloaded" | "timed-out" => true,
         _ => false,
     };

@@ -91,19 +91,32 @@ impl Fleet {
 
     /// Waits until those that run have all tasks.
     pub(crate) fn wait_until_taken_over(&self) {
-        wait("its tasks run elsewhere", || self.sum(running_tasks) == self.scenario.task_count());
+        wait("taken over", || self.sum(running_tasks) == self.scenario.task_count(), || self.describe());
     }
 
     /// Waits until every task runs, every store has a copy that lacks nothing if there are two instances, and all that run are ready.
     pub(crate) fn wait_until_at_rest(&self) {
         let copies = if self.up().count() > 1 { self.scenario.clicks.partitions as usize } else { 0 };
-        wait("at rest", || {
-            let is_ready =
-                |(_, instance): (usize, &Service)| instance.try_get("/readyz").is_some_and(|answer| answer.status == 200);
-            self.sum(running_tasks) == self.scenario.task_count()
-                && self.sum(|instance| copies_within(instance, self.lag)) == copies
-                && self.up().all(is_ready)
-        });
+        wait("at rest", || self.is_at_rest(copies), || self.describe());
+    }
+
+    fn is_at_rest(&self, copies: usize) -> bool {
+        let is_ready = |(_, instance): (usize, &Service)| instance.try_get("/readyz").is_some_and(|answer| answer.status == 200);
+        self.sum(running_tasks) == self.scenario.task_count()
+            && self.sum(|instance| copies_within(instance, self.lag)) == copies
+            && self.up().all(is_ready)
+    }
+
+    /// What keeps it from coming to rest.
+    fn describe(&self) -> String {
+        let of_one = |(number, instance): (usize, &Service)| {
+            let ask = |path| instance.try_get(path).map_or(String::new(), |answer| answer.json.to_string());
+            let log = instance.log();
+            let lines: Vec<&str> = log.lines().collect();
+            let last = lines[lines.len().saturating_sub(40)..].join("\n");
+            format!("instance {number}: {}\n{}\n{last}", ask("/readyz"), ask("/v1/cluster"))
+        };
+        self.up().map(of_one).collect::<Vec<_>>().join("\n")
     }
 
     fn up(&self) -> impl Iterator<Item = (usize, &Service)> {
@@ -142,10 +155,10 @@ impl Fleet {
     }
 }
 
-fn wait(what: &str, is_so: impl Fn() -> bool) {
+fn wait(what: &str, is_so: impl Fn() -> bool, describe: impl Fn() -> String) {
     let began = Instant::now();
     while !is_so() {
-        assert!(began.elapsed() < SOON, "not {what}");
+        assert!(began.elapsed() < SOON, "not {what}: {}", describe());
         pause(Duration::from_millis(20));
     }
 }

@@ -9,6 +9,9 @@ use serde_json::{Map, Value, json};
 use super::settings::{Properties, unsupported};
 use crate::config::ConfigError;
 
+/// How much the clock of a broker may be behind.
+const CLOCKS_DIFFER_SECONDS: f64 = 1.0;
+
 /// What a token says, but for the time.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Bearer {
@@ -70,7 +73,8 @@ impl Bearer {
     fn token(&self, now: f64) -> String {
         let mut claims = Map::new();
         claims.insert(self.principal_claim.clone(), json!(self.principal));
-        claims.insert("iat".to_owned(), json!(now));
+        // Brokers refuse a token of the future, if only by the part of a millisecond that they do not see.
+        claims.insert("iat".to_owned(), json!(now - CLOCKS_DIFFER_SECONDS));
         claims.insert("exp".to_owned(), json!(now + f64::from(self.life_seconds)));
         if !self.scope.is_empty() {
             claims.insert(self.scope_claim.clone(), json!(self.scope));
@@ -98,7 +102,7 @@ mod tests {
         let parts: Vec<_> = token.split('.').collect();
         let decode = |part: &str| serde_json::from_slice::<Value>(&URL_SAFE_NO_PAD.decode(part).unwrap()).unwrap();
         assert_eq!(decode(parts[0]), json!({"alg": "none"}));
-        assert_eq!(decode(parts[1]), json!({"azp": "admin", "iat": 1000.5, "exp": 1600.5, "roles": ["a", "b"]}));
+        assert_eq!(decode(parts[1]), json!({"azp": "admin", "iat": 999.5, "exp": 1600.5, "roles": ["a", "b"]}));
         assert_eq!(parts[2], "");
     }
 

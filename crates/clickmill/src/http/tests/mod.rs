@@ -35,6 +35,7 @@ fn options() -> HttpOptions {
         request_timeout: Duration::from_secs(60),
         max_query_period: Duration::from_secs(31 * 86_400),
         failover_wait: Duration::from_millis(300),
+        ready_wait: Duration::from_secs(60),
     }
 }
 
