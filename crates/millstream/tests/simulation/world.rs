@@ -265,7 +265,7 @@ impl World {
         for _ in 0..MOST_ROUNDS {
             self.retry_quarantined();
             self.around.clock.advance_ms(pause);
-            let before = self.trace_of_positions();
+            let before = self.trace_of_progress();
             let mut idle = true;
             for seat in 0..self.seats.len() {
                 let Seat::Up(instance) = &self.seats[seat] else { continue };
@@ -273,7 +273,7 @@ impl World {
                     idle &= self.step(seat, part) == Stepped::Idle;
                 }
             }
-            quiet = if idle && before == self.trace_of_positions() { quiet + 1 } else { 0 };
+            quiet = if idle && before == self.trace_of_progress() { quiet + 1 } else { 0 };
             if quiet == QUIET_ROUNDS {
                 self.seats.iter().for_each(|seat| self.note_tasks(seat));
                 return;
@@ -295,8 +295,10 @@ impl World {
         }
     }
 
-    fn trace_of_positions(&self) -> String {
-        format!("{:?}", self.audit().positions)
+    /// What has been committed, and how far members are with joining: who waits for the others of its group, or for an answer that is late, is idle meanwhile.
+    fn trace_of_progress(&self) -> String {
+        let up = self.seats.iter().filter_map(|seat| if let Seat::Up(instance) = seat { Some(instance.member()) } else { None });
+        format!("{:?} {:?}", self.audit().positions, up.collect::<Vec<_>>())
     }
 
     fn check_counts(&mut self) {
