@@ -16,11 +16,6 @@ impl LineSet {
         Self { ranges: vec![(1, u64::MAX)] }
     }
 
-    /// Whether it is all lines.
-    pub fn is_all(&self) -> bool {
-        *self == Self::all()
-    }
-
     /// Whether the line is one of them.
     pub fn contains(&self, line: u64) -> bool {
         let next = self.ranges.partition_point(|(first, _)| *first <= line);

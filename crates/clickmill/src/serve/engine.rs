@@ -22,6 +22,7 @@ use millstream_rocksdb::state::RocksStores;
 
 use super::click_log::ClickLog;
 use super::clock::SystemClock;
+use super::instance::LastLife;
 use super::lease::GroupLease;
 use super::threads::Threads;
 use super::unused_state::UnusedState;
@@ -85,7 +86,7 @@ impl<L: ClickLog> Engine<L> {
         let state_dir: PathBuf = dir.join("state").join(&config.engine.application_id);
         let stores = Arc::new(RocksStores::new(state_dir, memory, config.rocksdb.clone())?);
         let topology = topology::ad_clicks(&config)?;
-        let last = if L::SHARED { instance::last_life(dir) } else { None };
+        let last = if L::SHARED { instance::last_life(dir, &instance_id) } else { None };
         step.waits_for(format!("the topics of {}", L::place(&config)));
         let clicks_topic = log.prepare_clicks_topic(&config)?;
         if L::SHARED {
@@ -122,8 +123,9 @@ impl<L: ClickLog> Engine<L> {
 
     /// Starts the threads: for the parts of the instance, one each, and for the upkeep of the log.
     pub(super) fn start(self: &Arc<Self>, metrics: &Arc<Metrics>) -> std::io::Result<Threads> {
-        let (dir, endpoint) = (self.config.data.dir.clone(), self.streams.endpoint.clone());
-        let timer = EngineObserver { metrics: metrics.clone(), began: Mutex::default(), dir, endpoint };
+        let (dir, instance) = (self.config.data.dir.clone(), self.instance_id.clone());
+        let endpoint = self.streams.endpoint.clone();
+        let timer = EngineObserver { metrics: metrics.clone(), began: Mutex::default(), dir, instance, endpoint };
         let Workers { member, threads: counting, updaters, mut upkeep } = self.instance(Arc::new(timer)).into_workers();
         let mut threads = Threads::new();
         for (number, thread) in counting.into_iter().enumerate() {
@@ -305,13 +307,15 @@ struct EngineObserver {
     /// When the commit of each thread began that is under way.
     began: Mutex<BTreeMap<usize, Instant>>,
     dir: PathBuf,
+    instance: String,
     /// Where others reach this instance.
     endpoint: Option<String>,
 }
 
 impl Observer for EngineObserver {
     fn joined(&self, member: &str) {
-        if let Err(error) = instance::remember_life(&self.dir, member, self.endpoint.as_deref()) {
+        let life = LastLife { member: member.to_owned(), endpoint: self.endpoint.clone() };
+        if let Err(error) = instance::remember_life(&self.dir, &self.instance, &life) {
             tracing::warn!(%error, "what the group calls this instance could not be kept: after a kill it waits until the group has missed it");
         }
     }

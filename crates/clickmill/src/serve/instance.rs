@@ -34,17 +34,20 @@ pub(super) struct LastLife {
     pub(super) endpoint: Option<String>,
 }
 
-/// The last life of the instance, where it is known.
-pub(super) fn last_life(dir: &Path) -> Option<LastLife> {
+/// The last life of the instance, where it is known. What is written there of another instance, whose directory this was copied from, is none.
+pub(super) fn last_life(dir: &Path, instance: &str) -> Option<LastLife> {
     let text = fs::read_to_string(dir.join(MEMBER_FILE)).ok()?;
-    let mut lines = text.lines().map(str::trim).filter(|line| !line.is_empty()).map(str::to_owned);
-    Some(LastLife { member: lines.next()?, endpoint: lines.next() })
+    let mut lines = text.lines().map(|line| Some(line.trim()).filter(|line| !line.is_empty()));
+    let (member, endpoint, of) = (lines.next()??, lines.next().flatten(), lines.next().flatten());
+    // Earlier versions wrote the member alone.
+    of.is_none_or(|of| of == instance).then(|| LastLife { member: member.to_owned(), endpoint: endpoint.map(str::to_owned) })
 }
 
 /// Keeps what the group calls this instance, and where others reach it. It may be lost with the machine: then the group has to miss the member first.
-pub(super) fn remember_life(dir: &Path, member: &str, endpoint: Option<&str>) -> std::io::Result<()> {
+pub(super) fn remember_life(dir: &Path, instance: &str, life: &LastLife) -> std::io::Result<()> {
+    let LastLife { member, endpoint } = life;
     let unfinished = dir.join(format!("{MEMBER_FILE}.new"));
-    fs::write(&unfinished, format!("{member}\n{}\n", endpoint.unwrap_or_default()))?;
+    fs::write(&unfinished, format!("{member}\n{}\n{instance}\n", endpoint.as_deref().unwrap_or_default()))?;
     fs::rename(&unfinished, dir.join(MEMBER_FILE))
 }
 
@@ -85,16 +88,17 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_last_life_is_remembered_also_as_earlier_versions_wrote_it() {
+    fn the_last_life_is_remembered_also_as_earlier_versions_wrote_it_and_is_not_that_of_another_instance() {
         let dir = tempfile::tempdir().unwrap();
-        assert_eq!(last_life(dir.path()), None);
+        assert_eq!(last_life(dir.path(), "a"), None);
         for endpoint in [Some("10.0.0.1:7071"), None] {
-            remember_life(dir.path(), "member-1", endpoint).unwrap();
             let life = LastLife { member: "member-1".to_owned(), endpoint: endpoint.map(str::to_owned) };
-            assert_eq!(last_life(dir.path()), Some(life));
+            remember_life(dir.path(), "a", &life).unwrap();
+            assert_eq!(last_life(dir.path(), "b"), None);
+            assert_eq!(last_life(dir.path(), "a"), Some(life));
         }
         fs::write(dir.path().join(MEMBER_FILE), "member-2").unwrap();
-        assert_eq!(last_life(dir.path()), Some(LastLife { member: "member-2".to_owned(), endpoint: None }));
+        assert_eq!(last_life(dir.path(), "a"), Some(LastLife { member: "member-2".to_owned(), endpoint: None }));
     }
 
     #[test]

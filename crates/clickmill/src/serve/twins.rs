@@ -25,8 +25,9 @@ pub(super) fn refuse(config: &Config, instance: &str, last: Option<&LastLife>, m
     for endpoint in endpoints.into_iter().filter(|endpoint| Some(*endpoint) != own) {
         let Some(incarnation) = runtime.block_on(living(&identity, endpoint)) else { continue };
         return Err(Misconfigured(format!(
-            "instance {instance} of application {} is running already, as the process at {endpoint} (incarnation {incarnation:016x}), and data directory {} \
-             is a copy of its own: give each instance a data directory of its own, or delete the file instance-id in the copy, with which it becomes another instance",
+            "instance {instance} of application {} is running already, as the process at {endpoint} (incarnation {incarnation:016x}): data directory {} \
+             is in its hands, or a copy of its own. Give each instance a data directory of its own; in a copy, delete the file instance-id, with which \
+             it becomes another instance",
             config.engine.application_id,
             config.data.dir.display()
         ))

@@ -23,6 +23,9 @@ const RATE: u64 = 5_000;
 const ROUND_SECONDS: u64 = 10;
 const START_SECONDS: u64 = 60;
 
+/// What the configuration does not set.
+const GRACE_MS: i64 = 15 * MINUTE_MS;
+
 /// For how long an instance hangs.
 const HANGS: Duration = Duration::from_secs(8);
 
@@ -52,7 +55,7 @@ fn how_long_clients_notice_failures() {
 fn start(before: u64, rate: u64, seconds: u64) -> Fleet {
     let day = Clicks::mixed(before + rate * seconds, size::seed());
     let clicks = Clicks { ads: 1_000_000, span_ms: 24 * 60 * MINUTE_MS, late_share: 0.0, bad_share: 0.0, ..day };
-    let scenario = Scenario::new("failover", cluster::shared().bootstrap_servers(), clicks);
+    let scenario = Scenario { grace_ms: GRACE_MS, ..Scenario::new("failover", cluster::shared().bootstrap_servers(), clicks) };
     let instances = (0..INSTANCES).map(|number| Service::new(&scenario.instance_dir(number), &configuration(&scenario)));
     let mut instances: Vec<_> = instances.collect();
     let writer = Writer::start_after(before, &scenario.servers, &scenario.clicks_topic, &scenario.clicks, rate);

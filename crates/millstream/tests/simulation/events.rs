@@ -29,6 +29,7 @@ pub(crate) const EVENTS: &[(&str, u64, Event)] = &[
     ("rebalance", 3, World::is_rebalanced),
     ("rebalance times out", 3, World::rebalance_times_out),
     ("taken out of the group", 3, World::is_taken_out),
+    ("misses others", 3, World::misses_others),
     ("broker full", 1, World::broker_fills),
     ("broker has room", 2, World::broker_has_room),
     ("disk full", 1, World::disk_fills),
@@ -141,6 +142,14 @@ impl World {
     /// Whoever has not joined again is dropped.
     fn rebalance_times_out(&mut self, _: usize) -> bool {
         self.around.broker.time_out_rebalance(APPLICATION)
+    }
+
+    /// It has not heard of some others for long, or hears of all again.
+    fn misses_others(&mut self, seat: usize) -> bool {
+        let Seat::Up(instance) = &self.seats[seat] else { return false };
+        let random = &mut self.random;
+        instance.miss_others(|| random.one_in(2));
+        true
     }
 
     /// Another member takes it for dead while it lives.

@@ -127,6 +127,14 @@ impl Instance {
         format!("{:?}", lock(&self.member))
     }
 
+    /// It has not heard for long of those others of its group that `is_missed` says, and of no others.
+    pub(crate) fn miss_others(&self, mut is_missed: impl FnMut() -> bool) {
+        let (directory, own) = (self.registry.directory(), self.number.to_string());
+        let others = directory.instances.iter().filter(|(name, _)| ***name != *own);
+        let missed = others.filter(|_| is_missed()).map(|(name, info)| (name.clone(), info.incarnation));
+        self.registry.report_silent(missed.collect());
+    }
+
     /// What has become of its tasks.
     pub(crate) fn tasks(&self) -> Vec<TaskStatus> {
         self.registry.tasks()

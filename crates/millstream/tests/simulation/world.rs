@@ -240,6 +240,7 @@ impl World {
                 Seat::Up(instance) => {
                     instance.stalled_until = 0;
                     instance.closes_at = None;
+                    instance.miss_others(|| false);
                     instance.disk.set_full(false);
                 }
                 Seat::Down { disk, until } => {
